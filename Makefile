@@ -1,0 +1,75 @@
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# Stamps: an environment is built anew only when what it is built from has changed.
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+CODE := src tests tools $(wildcard bench examples)
+
+PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
+INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check services run-production bench format lock lock-check development
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first migrates)
+	@$(PYTHON) -m lifecycle_engine migrate
+	@exec $(PYTHON) -m lifecycle_engine serve
+
+test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
+	$(PYTHON) -m pytest
+
+check: $(DEVELOPMENT) lock-check ## format, lint, types, layers, OpenAPI and requirements
+	$(PYTHON) -m ruff format --check $(CODE)
+	$(PYTHON) -m ruff check $(CODE)
+	$(PYTHON) -m mypy $(CODE)
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -m lifecycle_engine openapi --check
+
+services: $(DEVELOPMENT) ## run PostgreSQL and Kafka until Ctrl-C, and say how to reach them
+	@exec $(PYTHON) -m tools.services
+
+run-production: $(DEVELOPMENT) ## run one process a role, on Kafka and PostgreSQL
+	@exec $(PYTHON) -m tools.production
+
+bench: $(DEVELOPMENT) ## measure throughput beside the bare floor and the day-one service
+	$(PYTHON) -m bench
+
+format: $(DEVELOPMENT) ## format, and mend what the linter can
+	$(PYTHON) -m ruff format $(CODE)
+	$(PYTHON) -m ruff check --fix $(CODE)
+
+lock: $(VENV)/bin/uv ## resolve requirements/*.in into *.txt (UPGRADE=1: to newer versions)
+	tools/lock $(if $(UPGRADE),--upgrade)
+
+lock-check: $(DEVELOPMENT)
+	tools/lock --check
+
+development: $(DEVELOPMENT)
+
+# Development includes runtime, so the newer of the two stamps is the truth for both.
+$(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml | $(PYTHON)
+	@echo "Installing what the program needs into $(VENV) …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(INSTALL_PROJECT)
+	@touch $@
+
+$(DEVELOPMENT): requirements/development.txt pyproject.toml | $(PYTHON)
+	@echo "Installing what the program and its development need into $(VENV) …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/development.txt
+	@$(INSTALL_PROJECT)
+	@touch $(RUNTIME) $@
+
+$(PYTHON):
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	    echo "Creating $(VENV) with $$($$python --version) …"; \
+	    $$python -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "error: '$$python -m venv' failed (on Debian and Ubuntu it needs the package python3-venv)." >&2; exit 1; \
+	  fi; \
+	done; \
+	echo "error: Python 3.11, 3.12 or 3.13 is needed; none of python3, python3.13, python3.12, python3.11 is one." >&2; exit 1

@@ -1,0 +1,1 @@
+"""Which stage of its lifecycle a customer is in, since when and why, now and as of any day."""

@@ -1,0 +1,90 @@
+"""The command line: `lifecycle-engine serve | migrate | openapi`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from lifecycle_engine import roles
+from lifecycle_engine.api.openapi import document
+from lifecycle_engine.schema import SchemaError, migrate
+from lifecycle_engine.settings import Settings, SettingsError, load_settings
+from lifecycle_engine.store.database import Database
+
+OPENAPI = Path("openapi/openapi.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code (0 done, 1 failed, 2 wrong words or settings)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "openapi":
+            return _openapi(check=options.check, path=options.file)
+        settings = load_settings()
+        if options.command == "migrate":
+            return asyncio.run(_migrate(settings))
+        return roles.serve(settings, options.role)
+    except SettingsError as error:
+        return _fail(str(error), 2)
+    except (SchemaError, roles.StartError) as error:
+        return _fail(str(error), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lifecycle-engine",
+        description="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
+        epilog="Settings come from the environment or a .env file; the README lists them.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the service")
+    serve.add_argument(
+        "--role", type=_roles, default=roles.ROLES, metavar="ROLE[,ROLE]", help=f"default: {','.join(roles.ROLES)}"
+    )
+    commands.add_parser("migrate", help="bring the database's schema up to date")
+    openapi = commands.add_parser("openapi", help="print the OpenAPI document")
+    openapi.add_argument("--check", action="store_true", help="fail if the committed one differs")
+    openapi.add_argument("--file", type=Path, default=OPENAPI, help=f"the committed one (default: {OPENAPI})")
+    return parser
+
+
+def _roles(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in chosen:
+        if name not in roles.ROLES:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a role; roles are {', '.join(roles.ROLES)}")
+    return chosen
+
+
+async def _migrate(settings: Settings) -> int:
+    database = Database(settings.database_url)
+    try:
+        await migrate(database)
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        return _fail(f"LIFECYCLE_DATABASE_URL: the database cannot be migrated: {reason}", 1)
+    finally:
+        await database.close()
+    return 0
+
+
+def _openapi(*, check: bool, path: Path) -> int:
+    text = json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    if not check:
+        sys.stdout.write(text)
+        return 0
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return 0
+    return _fail(f"{path} is not what the program serves; write it anew: lifecycle-engine openapi > {path}", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"lifecycle-engine: {message}", file=sys.stderr)
+    return code

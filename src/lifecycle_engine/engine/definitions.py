@@ -1,0 +1,54 @@
+"""The set of active definitions, compiled, as one transaction of the engine uses it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lifecycle_engine.catalog.documents import read_document
+from lifecycle_engine.lifecycle.definitions import ActiveDefinition, Definition, compile_definition
+from lifecycle_engine.lifecycle.guards import GuardLanguage
+from lifecycle_engine.store.database import Database
+from lifecycle_engine.store.lifecycles import Version, active_versions, definition_number
+
+
+class DefinitionSet(NamedTuple):
+    """The active lifecycles under the number of this set; `activated_in` tells since which set each is active."""
+
+    number: int
+    active: dict[str, ActiveDefinition]
+    activated_in: dict[str, int]
+
+
+class DefinitionSetMovedError(Exception):
+    """A definition has been activated since the set was loaded; the transaction must begin anew under the new one."""
+
+
+class Definitions:
+    """Loads the active set and keeps it for as long as its number stands. Versions are immutable and compiled once."""
+
+    def __init__(self, database: Database, language: GuardLanguage) -> None:
+        self._database = database
+        self._language = language
+        self._compiled: dict[tuple[str, int], Definition] = {}
+        self._loaded: DefinitionSet | None = None
+
+    async def current(self) -> DefinitionSet:
+        """The set that was loaded last."""
+        return self._loaded or await self.reload()
+
+    async def reload(self) -> DefinitionSet:
+        """Reads the active set from the database."""
+        async with self._database.transaction() as connection:
+            number = await definition_number(connection)
+            versions = await active_versions(connection)
+        active = {version.key: ActiveDefinition(version.version, self._compile(version)) for version in versions}
+        activated_in = {version.key: version.activated_in or 0 for version in versions}
+        self._loaded = DefinitionSet(number, active, activated_in)
+        return self._loaded
+
+    def _compile(self, version: Version) -> Definition:
+        name = (version.key, version.version)
+        if name not in self._compiled:
+            document = read_document(version.document, version.media_type)
+            self._compiled[name] = compile_definition(document.data, self._language)
+        return self._compiled[name]

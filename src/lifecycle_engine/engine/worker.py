@@ -1,0 +1,149 @@
+"""The worker: reads the log lane by lane and applies it batch by batch, for as long as it is not told to stop.
+
+A failed batch is tried again when the failure may pass (the database restarts, a deadlock), record by record when it
+may not, and a record that fails alone is set aside with its reason. Whatever happens, the stored position tells where
+to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from lifecycle_engine.engine.batch import Outcome, apply_batch, set_aside
+from lifecycle_engine.engine.definitions import Definitions, DefinitionSetMovedError
+from lifecycle_engine.log.port import Delivery, Reader
+from lifecycle_engine.store.database import Database, is_transient
+from lifecycle_engine.store.positions import PositionMovedError, read_positions
+
+BATCH = 500
+"""Records of one transaction at most."""
+WAIT = 0.5
+"""Seconds that one read waits for records."""
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between tries while the database is away; the last one repeats."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker process's share of the log. `reader` is set before `run`; it asks `positions` where to begin."""
+
+    name = "worker"
+
+    def __init__(self, database: Database, definitions: Definitions, log: str) -> None:
+        self._database = database
+        self._definitions = definitions
+        self._log = log
+        self._expected: dict[int, int] = {}
+        self.reader: Reader
+
+    async def positions(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The stored positions of partitions that are now read here; waits for the database for as long as it takes."""
+        stored = await _until_it_works(lambda: self._read_positions(partitions))
+        for partition in partitions:
+            self._expected.pop(partition, None)
+        self._expected.update(stored)
+        return stored
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set; the batch at hand is finished first."""
+        await _until_it_works(self._definitions.reload)
+        await self.reader.start()
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for lane in range(self.reader.lanes):
+                    lanes.create_task(self._run_lane(lane, stop), name=f"lane {lane}")
+        finally:
+            await self.reader.stop()
+
+    async def _run_lane(self, lane: int, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if deliveries := await self.reader.read(lane, BATCH, WAIT):
+                await self._apply(deliveries, stop)
+
+    async def _apply(self, deliveries: Sequence[Delivery], stop: asyncio.Event) -> None:
+        try:
+            await self._apply_once(deliveries)
+        except PositionMovedError:
+            # Another worker has been here. Go on from where it has got to.
+            await self.reader.reload(_partitions(deliveries))
+        except DefinitionSetMovedError:
+            await self._definitions.reload()
+            await self._apply(deliveries, stop)
+        except Exception as error:
+            if not is_transient(error):
+                logger.warning("a batch failed and is tried record by record", exc_info=error)
+                await self._one_by_one(deliveries, stop)
+            elif not stop.is_set():
+                logger.warning("the database did not answer: %s", _short(error))
+                await asyncio.sleep(_pause(0))
+                # Whether the transaction was committed is unknown; the stored position knows.
+                await self.reader.reload(_partitions(deliveries))
+
+    async def _apply_once(self, deliveries: Sequence[Delivery]) -> Outcome:
+        began = time.perf_counter()
+        definitions = await self._definitions.current()
+        outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._expected)
+        await self._applied(deliveries)
+        logger.debug("applied %s in %.1f ms", outcome, (time.perf_counter() - began) * 1e3)
+        return outcome
+
+    async def _one_by_one(self, deliveries: Sequence[Delivery], stop: asyncio.Event) -> None:
+        for delivery in deliveries:
+            if stop.is_set():
+                return
+            try:
+                try:
+                    await self._apply_once([delivery])
+                except (PositionMovedError, DefinitionSetMovedError):
+                    raise
+                except Exception as error:
+                    if is_transient(error):
+                        raise
+                    logger.exception("a record was set aside: partition %d, position %d", *delivery[:2])
+                    await set_aside(self._database, self._log, delivery, self._expected, error)
+                    await self._applied([delivery])
+            except Exception as error:
+                logger.warning("going on from the stored position: %s", _short(error))
+                await self._definitions.reload()
+                await self.reader.reload(_partitions(deliveries))
+                return
+
+    async def _applied(self, deliveries: Sequence[Delivery]) -> None:
+        upto = {delivery.partition: delivery.position + 1 for delivery in deliveries}
+        self._expected.update(upto)
+        await self.reader.applied(upto)
+
+    async def _read_positions(self, partitions: Sequence[int]) -> dict[int, int]:
+        async with self._database.transaction() as connection:
+            return await read_positions(connection, self._log, partitions)
+
+
+async def _until_it_works(call: Callable[[], Awaitable[T]]) -> T:
+    for tries in range(1_000_000):
+        try:
+            return await call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("the database did not answer: %s", _short(error))
+            await asyncio.sleep(_pause(tries))
+    raise TimeoutError("the database has not answered for weeks")
+
+
+def _partitions(deliveries: Sequence[Delivery]) -> list[int]:
+    return sorted({delivery.partition for delivery in deliveries})
+
+
+def _pause(tries: int) -> float:
+    return _PAUSES[min(tries, len(_PAUSES) - 1)]
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]

@@ -1,0 +1,381 @@
+"""A lifecycle definition: versioned data, checked when it is loaded and compiled into tables that the fold looks up.
+
+`compile_definition` takes the plain data of a document (already read from YAML or JSON) and either returns a
+`Definition`, in which nothing is left to go wrong but a guard's own values, or raises `DefinitionError` with every
+problem it found, each with the JSON pointer of its place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lifecycle_engine.lifecycle.guards import Guard, GuardCompiler, GuardError, GuardLanguage, ValueType
+from lifecycle_engine.lifecycle.measures import Measure, MeasureKind
+
+MAX_STAGES = 100
+MAX_RULES = 500
+MAX_MEASURES = 100
+MAX_EXPRESSIONS = 32
+MAX_PROBLEMS = 50
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_PATH_PART = re.compile(r"[^.\s]{1,64}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+
+_EVENT_NAMES = {
+    "event.id": ValueType.STRING,
+    "event.source": ValueType.STRING,
+    "event.type": ValueType.STRING,
+    "event.occurred_at": ValueType.TIMESTAMP,
+    "event.properties": ValueType.OBJECT,
+    "event.context": ValueType.OBJECT,
+}
+_JOURNEY_NAMES = {
+    "journey.stage": ValueType.STRING,
+    "journey.entered_at": ValueType.TIMESTAMP,
+    "journey.visits": ValueType.COUNTS,
+}
+
+
+class Problem(NamedTuple):
+    """One mistake: the JSON pointer of its place, what is wrong, and what may have been meant."""
+
+    pointer: str
+    message: str
+    hint: str | None = None
+
+
+class DefinitionError(ValueError):
+    """A document that is no lifecycle definition; `problems` has every mistake found, at most 50."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(f"{first.pointer or '/'}: {first.message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage; its place in the definition is its rank. `requires` are the guards at its entrance."""
+
+    key: str
+    rank: int
+    labels: Mapping[str, str]
+    requires: tuple[Guard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `on` None makes it a condition, judged at every touchpoint; `origins` None means from any stage."""
+
+    index: int
+    on: frozenset[str] | None
+    origins: frozenset[str] | None
+    when: tuple[Guard, ...]
+    to: str
+    reenter: bool
+
+    @property
+    def is_condition(self) -> bool:
+        return self.on is None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One compiled version. `names` are the values that its guards can ask for; `moves` None allows every move."""
+
+    key: str
+    initial: str
+    opens: frozenset[str] | None
+    subject_path: tuple[str, ...] | None
+    stages: Mapping[str, Stage]
+    measures: tuple[Measure, ...]
+    rules: tuple[Rule, ...]
+    moves: Mapping[str, frozenset[str]] | None
+    compiler: GuardCompiler
+    names: frozenset[str]
+    labels: Mapping[str, str]
+    _by_type: dict[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def rules_for(self, type_: str) -> tuple[Rule, ...]:
+        """The rules that a touchpoint of this type can match, in their order."""
+        return self._by_type.get(type_) or self._by_type[""]
+
+    def allows(self, origin: str, target: str) -> bool:
+        return self.moves is None or target in self.moves.get(origin, ())
+
+    def skipped(self, origin: str, target: str) -> tuple[str, ...]:
+        """The stages ranked strictly between the two, upwards; empty for any other direction."""
+        low, high = self.stages[origin].rank, self.stages[target].rank
+        return tuple(key for key, stage in self.stages.items() if low < stage.rank < high)
+
+
+class ActiveDefinition(NamedTuple):
+    """A version of a lifecycle as the fold uses it."""
+
+    version: int
+    definition: Definition
+
+
+def compile_definition(document: Any, language: GuardLanguage) -> Definition:
+    """Checks and compiles the plain data of a definition document.
+
+    Raises DefinitionError with every problem found.
+    """
+    return _Compilation(document, language).definition()
+
+
+class _Compilation:
+    """One pass over a document; collects problems instead of stopping at the first."""
+
+    def __init__(self, document: Any, language: GuardLanguage) -> None:
+        self.problems: list[Problem] = []
+        self.document = document
+        self.language = language
+
+    def definition(self) -> Definition:
+        document = self.mapping(self.document, "")
+        self.known(
+            document,
+            "",
+            ("lifecycle", "label", "initial", "opens", "per", "stages", "measures", "rules", "moves"),
+            required=("lifecycle", "initial", "stages"),
+        )
+        key = self.matching(document.get("lifecycle", ""), "/lifecycle", _KEY, "lower-case letters, digits, - and _")
+        raw_stages = self.sequence(document.get("stages", []), "/stages", MAX_STAGES)
+        ranks = self.stage_keys(raw_stages)
+        if "stages" in document and not raw_stages:
+            self.problem("/stages", "a lifecycle has at least one stage")
+        initial = self.stage(document.get("initial", ""), "/initial", ranks) if "initial" in document else ""
+        opens = self.types(document["opens"], "/opens") if "opens" in document else None
+        subject_path = self.path(document["per"], "/per", ("properties", "context")) if "per" in document else None
+        measures = tuple(self.measures(self.mapping(document.get("measures", {}), "/measures")))
+        names = {**_EVENT_NAMES, **_JOURNEY_NAMES}
+        names.update((f"measures.{measure.name}", measure.value_type) for measure in measures)
+        compiler = self.language.compiler(names)
+        stages: dict[str, Stage] = {}
+        for index, raw in enumerate(raw_stages):
+            if isinstance(raw, dict) and (stage_key := str(raw.get("key"))) in ranks and stage_key not in stages:
+                stages[stage_key] = self.compiled_stage(raw, f"/stages/{index}", stage_key, len(stages), compiler)
+        raw_rules = self.sequence(document.get("rules", []), "/rules", MAX_RULES)
+        rules = tuple(self.rule(raw, index, ranks, compiler) for index, raw in enumerate(raw_rules))
+        moves = self.moves(document.get("moves", "any"), ranks)
+        labels = self.labels(document.get("label", {}), "/label")
+        if self.problems:
+            raise DefinitionError(self.problems)
+        guards = [guard for rule in rules for guard in rule.when]
+        guards += [guard for stage in stages.values() for guard in stage.requires]
+        types = {type_ for rule in rules for type_ in rule.on or ()}
+        by_type = {type_: tuple(rule for rule in rules if rule.on is None or type_ in rule.on) for type_ in types}
+        by_type[""] = tuple(rule for rule in rules if rule.is_condition)
+        used = frozenset(name for name in names if any(_mentions(guard.source, name) for guard in guards))
+        return Definition(
+            key, initial, opens, subject_path, stages, measures, rules, moves, compiler, used, labels, by_type
+        )
+
+    # -- the parts of a document ---------------------------------------------------------------------------------
+
+    def stage_keys(self, stages: Sequence[Any]) -> dict[str, int]:
+        ranks: dict[str, int] = {}
+        for index, raw in enumerate(stages):
+            pointer = f"/stages/{index}"
+            stage = self.mapping(raw, pointer)
+            self.known(stage, pointer, ("key", "label", "requires"), required=("key",))
+            if "key" not in stage:
+                continue
+            key = self.matching(stage["key"], f"{pointer}/key", _NAME, "a letter, then letters, digits and _")
+            if key in ranks:
+                self.problem(f"{pointer}/key", f"the stage {key!r} is there already")
+            elif key:
+                ranks[key] = len(ranks)
+        return ranks
+
+    def compiled_stage(self, raw: Any, pointer: str, key: str, rank: int, compiler: GuardCompiler) -> Stage:
+        labels = self.labels(raw.get("label", {}), f"{pointer}/label")
+        return Stage(key, rank, labels, self.guards(raw.get("requires", []), f"{pointer}/requires", compiler))
+
+    def measures(self, raw_measures: Mapping[str, Any]) -> Iterable[Measure]:
+        if len(raw_measures) > MAX_MEASURES:
+            self.problem("/measures", f"a lifecycle has at most {MAX_MEASURES} measures")
+            return
+        kinds = tuple(kind.value for kind in MeasureKind)
+        for name, raw in raw_measures.items():
+            pointer = f"/measures/{_escaped(str(name))}"
+            if not self.matching(name, pointer, _NAME, "a letter, then letters, digits and _"):
+                continue
+            measure = self.mapping(raw, pointer)
+            if "within" in measure:
+                self.problem(f"{pointer}/within", "rolling windows are not supported by this version")
+            self.known(measure, pointer, (*kinds, "of", "within"))
+            named = [kind for kind in kinds if kind in measure]
+            if len(named) != 1:
+                self.problem(pointer, f"a measure has exactly one of {', '.join(kinds)}")
+                continue
+            kind = MeasureKind(named[0])
+            where = f"{pointer}/{kind.value}"
+            if kind is MeasureKind.COUNT:
+                if "of" in measure:
+                    self.problem(f"{pointer}/of", "a count names its touchpoint types itself: count: purchase")
+                types = None if measure["count"] == "any" else self.types(measure["count"], where)
+                yield Measure(str(name), kind, (), types)
+                continue
+            roots = ("properties", "context") if kind is MeasureKind.SUM else ("properties", "context", "occurred_at")
+            path = self.path(measure[kind.value], where, roots)
+            types = None if measure.get("of", "any") == "any" else self.types(measure["of"], f"{pointer}/of")
+            yield Measure(str(name), kind, path, types)
+
+    def rule(self, raw: Any, index: int, ranks: Mapping[str, int], compiler: GuardCompiler) -> Rule:
+        pointer = f"/rules/{index}"
+        rule = self.mapping(raw, pointer)
+        if "after" in rule:
+            self.problem(f"{pointer}/after", "timers are not supported by this version")
+            rule = {key: value for key, value in rule.items() if key not in ("after", "without", "warn")}
+        elif "on" not in rule and "when" not in rule:
+            self.problem(pointer, "a rule has `on` (touchpoint types), or at least `when` (a condition)")
+        self.known(rule, pointer, ("on", "from", "when", "to", "reenter"), required=("to",))
+        on = self.types(rule["on"], f"{pointer}/on") if "on" in rule else None
+        origins = None
+        if "from" in rule:
+            origins = self.origins(rule["from"], f"{pointer}/from", ranks)
+        when = self.guards(rule.get("when", []), f"{pointer}/when", compiler)
+        to = self.stage(rule["to"], f"{pointer}/to", ranks) if "to" in rule else ""
+        reenter = rule.get("reenter", False)
+        if not isinstance(reenter, bool):
+            self.problem(f"{pointer}/reenter", "must be true or false")
+        return Rule(index, on, origins, when, to, reenter is True)
+
+    def origins(self, raw: Any, pointer: str, ranks: Mapping[str, int]) -> frozenset[str]:
+        if not isinstance(raw, list):
+            return frozenset((self.stage(raw, pointer, ranks),))
+        if not raw:
+            self.problem(pointer, "an empty list: the rule could never match")
+        listed = self.sequence(raw, pointer, MAX_STAGES)
+        return frozenset(self.stage(key, f"{pointer}/{i}", ranks) for i, key in enumerate(listed))
+
+    def moves(self, raw: Any, ranks: Mapping[str, int]) -> Mapping[str, frozenset[str]] | None:
+        if raw == "any":
+            return None
+        if not isinstance(raw, dict):
+            self.problem("/moves", "must be `any`, or a map from a stage to the stages it may go to")
+            return None
+        moves = {}
+        for origin, targets in raw.items():
+            pointer = f"/moves/{_escaped(str(origin))}"
+            self.stage(origin, pointer, ranks)
+            listed = self.sequence(targets, pointer, MAX_STAGES)
+            moves[str(origin)] = frozenset(self.stage(key, f"{pointer}/{i}", ranks) for i, key in enumerate(listed))
+        return moves
+
+    def guards(self, raw: Any, pointer: str, compiler: GuardCompiler) -> tuple[Guard, ...]:
+        guards = []
+        for index, source in enumerate(self.sequence(raw, pointer, MAX_EXPRESSIONS)):
+            place = f"{pointer}/{index}"
+            if not isinstance(source, str):
+                self.problem(place, "an expression is text", f"put it in quotes: {str(source)[:80]!r}")
+                continue
+            try:
+                guards.append(compiler.compile(source))
+            except GuardError as error:
+                self.problem(place, str(error))
+        return tuple(guards)
+
+    def labels(self, raw: Any, pointer: str) -> Mapping[str, str]:
+        labels = self.mapping(raw, pointer)
+        for language, label in labels.items():
+            place = f"{pointer}/{_escaped(str(language))}"
+            self.matching(language, place, _LANGUAGE, "a language tag such as en or pt-BR")
+            if not isinstance(label, str) or not 0 < len(label) <= 200:
+                self.problem(place, "a label is a text of 1 to 200 characters")
+        return labels
+
+    # -- the pieces that parts are made of -----------------------------------------------------------------------
+
+    def problem(self, pointer: str, message: str, hint: str | None = None) -> None:
+        if not self.full:
+            self.problems.append(Problem(pointer, message, hint))
+
+    @property
+    def full(self) -> bool:
+        return len(self.problems) >= MAX_PROBLEMS
+
+    def meant(self, word: str, choices: Sequence[str]) -> str | None:
+        close = () if self.full else difflib.get_close_matches(word[:64], choices, 1)
+        return f"did you mean {close[0]!r}?" if close else None
+
+    def mapping(self, raw: Any, pointer: str) -> Mapping[str, Any]:
+        if isinstance(raw, dict):
+            return raw
+        self.problem(pointer, f"must be a map, not {_kind(raw)}")
+        return {}
+
+    def sequence(self, raw: Any, pointer: str, most: int) -> Sequence[Any]:
+        if not isinstance(raw, list):
+            self.problem(pointer, f"must be a list, not {_kind(raw)}")
+            return ()
+        if len(raw) > most:
+            self.problem(pointer, f"has {len(raw)} items; at most {most} are allowed")
+            return ()
+        return raw
+
+    def known(
+        self, mapping: Mapping[str, Any], pointer: str, names: Sequence[str], required: Sequence[str] = ()
+    ) -> None:
+        for name in mapping:
+            if name not in names:
+                self.problem(
+                    f"{pointer}/{_escaped(str(name))}", f"unknown name {str(name)[:80]!r}", self.meant(str(name), names)
+                )
+        for name in required:
+            if name not in mapping:
+                self.problem(pointer, f"{name!r} is missing")
+
+    def matching(self, raw: Any, pointer: str, pattern: re.Pattern[str], form: str) -> str:
+        if not isinstance(raw, str) or not pattern.fullmatch(raw):
+            self.problem(pointer, f"{str(raw)[:80]!r} is not of the form: {form} (at most 64 characters)")
+            return ""
+        return raw
+
+    def stage(self, raw: Any, pointer: str, ranks: Mapping[str, int]) -> str:
+        if isinstance(raw, str) and raw in ranks:
+            return raw
+        self.problem(pointer, f"there is no stage {str(raw)[:80]!r}", self.meant(str(raw), list(ranks)))
+        return ""
+
+    def types(self, raw: Any, pointer: str) -> frozenset[str]:
+        listed = raw if isinstance(raw, list) else [raw]
+        if not listed:
+            self.problem(pointer, "an empty list: name at least one touchpoint type")
+        for index, type_ in enumerate(listed):
+            place = f"{pointer}/{index}" if isinstance(raw, list) else pointer
+            if not isinstance(type_, str) or not 0 < len(type_) <= 128:
+                self.problem(place, f"a touchpoint type is a text of 1 to 128 characters, not {_kind(type_)}")
+            elif type_.startswith("$"):
+                self.problem(place, "types that begin with $ are reserved and match no rule")
+        return frozenset(str(type_) for type_ in listed)
+
+    def path(self, raw: Any, pointer: str, roots: Sequence[str]) -> tuple[str, ...]:
+        parts = tuple(raw.split(".")) if isinstance(raw, str) else ()
+        leads_in = len(parts) > 1 and all(_PATH_PART.fullmatch(part) for part in parts)
+        if not parts or parts[0] not in roots or leads_in == (parts[0] == "occurred_at"):
+            forms = ", ".join(root if root == "occurred_at" else f"{root}.NAME" for root in roots)
+            self.problem(pointer, f"{str(raw)[:80]!r} leads nowhere; it must be one of {forms}")
+        return parts
+
+
+def _mentions(source: str, name: str) -> bool:
+    """Whether an expression may ask for a name; a false yes only costs a binding."""
+    return "//" in source or name in re.sub(r"[\s`]", "", source)
+
+
+def _escaped(token: str) -> str:
+    return token[:80].replace("~", "~0").replace("/", "~1")
+
+
+def _kind(raw: Any) -> str:
+    kinds = {dict: "a map", list: "a list", str: "a text", bool: "a truth value", type(None): "empty"}
+    return kinds.get(type(raw), "a number" if isinstance(raw, int | float) else f"a {type(raw).__name__}")

@@ -1,0 +1,34 @@
+"""A touchpoint: one immutable fact about a customer, as the fold sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """Where a fact stands among a customer's facts; places compare in the order of the fold.
+
+    Python compares text by code point, which is the order of its UTF-8 bytes.
+    """
+
+    occurred_at: int
+    id: str
+    source: str
+
+
+class Touchpoint(NamedTuple):
+    """One fact. `occurred_at` is in microseconds since the epoch, UTC; `properties` and `context` are JSON objects."""
+
+    id: str
+    source: str
+    type: str
+    occurred_at: int
+    customer_id: str | None
+    anonymous_id: str | None
+    properties: Mapping[str, Any]
+    context: Mapping[str, Any]
+
+    @property
+    def place(self) -> Place:
+        return Place(self.occurred_at, self.id, self.source)

@@ -1,0 +1,341 @@
+"""The message on the topic: the only codec between its bytes and facts, and the place where values are checked.
+
+What a poster sends and what stands on the topic are checked by the same code, since others may write to the topic:
+the way in refuses what the worker would set aside. docs/message.md describes the message for those who write it.
+
+A clean message costs one decoding and one scan of its bytes. Only where the scan sees something odd, or the decoding
+fails, is the value walked through to say what is wrong, and where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
+from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from lifecycle_engine.log.port import Record
+
+MAX_TOUCHPOINT_BYTES = 256 * 1024
+"""Of one touchpoint as it is posted."""
+MAX_MESSAGE_BYTES = 512 * 1024
+"""Of one message on the topic, which may be longer than what was posted: numbers are written out in full."""
+MAX_DEPTH = 32
+"""Levels of `properties` and of `context`, themselves included."""
+EARLIEST = parse_instant("1900-01-01T00:00:00Z")
+"""The first instant at which anything may have occurred."""
+RESERVED = "$"
+"""What the types of entries begin with that are not touchpoints."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+IdentityValue = Annotated[str, Meta(min_length=1, max_length=256)]
+JsonObject = dict[str, Any]
+
+
+class InvalidMessageError(ValueError):
+    """A touchpoint that cannot be taken: why (`code`, `detail`) and where in it (`pointer`, a JSON pointer)."""
+
+    def __init__(self, code: str, detail: str, pointer: str = "") -> None:
+        super().__init__(f"{pointer} {detail}".lstrip())
+        self.code = code
+        self.detail = detail
+        self.pointer = pointer
+
+
+class Fact(NamedTuple):
+    """A message, read and checked.
+
+    `received_at` is in microseconds since the epoch. `content` is 16 bytes of BLAKE2b over what the poster sent: two
+    facts have the same where type, identities, instant (or its absence) and body are the same. `body` is canonical
+    JSON, with sorted keys, of `{"context": …, "properties": …}`.
+    """
+
+    touchpoint: Touchpoint
+    received_at: int
+    muted: bool
+    content: bytes
+    body: bytes
+
+
+class Submission(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A touchpoint as a poster sends it; null counts as absent."""
+
+    type: Name
+    id: Name | None = None
+    customer_id: IdentityValue | None = None
+    anonymous_id: IdentityValue | None = None
+    occurred_at: str | None = None
+    properties: JsonObject | None = None
+    context: JsonObject | None = None
+    muted: bool | None = None
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Name
+    id: Name
+    source: Name
+    received_at: str
+    customer_id: IdentityValue | None = None
+    anonymous_id: IdentityValue | None = None
+    occurred_at: str | None = None
+    properties: JsonObject | None = None
+    context: JsonObject | None = None
+    muted: bool | None = None
+
+
+_Read = TypeVar("_Read", Submission, _Message)
+
+_decode_submission = msgspec.json.Decoder(Submission).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_body = msgspec.json.Decoder(dict[str, JsonObject]).decode
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def read_submission(raw: bytes) -> Submission:
+    """One posted object. Raises InvalidMessageError."""
+    return _read(_decode_submission, raw, MAX_TOUCHPOINT_BYTES)
+
+
+class Stamp:
+    """What the server adds to each touchpoint of one request, and so turns it into a record of the log.
+
+    `received_at` and `latest`, the last instant at which anything may have occurred, are in microseconds since the
+    epoch.
+    """
+
+    def __init__(self, source: str, received_at: int, latest: int) -> None:
+        self._latest = latest
+        self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
+
+    def record(self, submission: Submission) -> Record:
+        """The record of a submission that has an id. Raises InvalidMessageError."""
+        _check(submission)
+        if submission.occurred_at is not None and _occurred_at(submission.occurred_at) > self._latest:
+            raise InvalidMessageError("in_the_future", "is too far ahead of the server's clock", "/occurred_at")
+        try:
+            value = _encode(submission)[:-1] + self._fields
+        except RecursionError:
+            raise _too_deep("") from None
+        _check_bytes(value, MAX_MESSAGE_BYTES)
+        return Record(_key(submission), value)
+
+
+def decode(value: bytes) -> Fact:
+    """The fact in a message. Raises InvalidMessageError."""
+    message = _read(_decode_message, value, MAX_MESSAGE_BYTES)
+    _check(message)
+    received_at = _received_at(message.received_at)
+    given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
+    properties, context = message.properties or {}, message.context or {}
+    type_, customer_id, anonymous_id = message.type, message.customer_id, message.anonymous_id
+    body = b'{"context":%b,"properties":%b}' % (_encode_sorted(context), _encode_sorted(properties))
+    sent = _pack((type_, customer_id, anonymous_id, given)) + body
+    return Fact(
+        Touchpoint(
+            message.id,
+            message.source,
+            type_,
+            received_at if given is None else given,
+            customer_id,
+            anonymous_id,
+            properties,
+            context,
+        ),
+        received_at,
+        message.muted is True,
+        blake2b(sent, digest_size=16).digest(),
+        body,
+    )
+
+
+def decode_body(body: bytes) -> tuple[JsonObject, JsonObject]:
+    """The properties and the context in a fact's `body`."""
+    both = _decode_body(body)
+    return both["properties"], both["context"]
+
+
+def _key(named: Submission | Touchpoint) -> bytes:
+    if named.customer_id is not None:
+        return f"customer_id:{named.customer_id}".encode()
+    return f"anonymous_id:{named.anonymous_id}".encode()
+
+
+def _read(decoder: Callable[[bytes], _Read], raw: bytes, limit: int) -> _Read:
+    try:
+        value = decoder(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _check_size(raw, limit)
+        _inspect(raw)
+        raise _explained(error) from None
+    _check_bytes(raw, limit)
+    return value
+
+
+def _check(message: Submission | _Message) -> None:
+    type_, customer_id, anonymous_id = message.type, message.customer_id, message.anonymous_id
+    if customer_id is None and anonymous_id is None:
+        raise InvalidMessageError("no_customer", "names neither a customer_id nor an anonymous_id")
+    if type_[0] == RESERVED:
+        raise InvalidMessageError("reserved_type", f"types that begin with {RESERVED} are not for touchpoints", "/type")
+    if not f"{message.id}{type_}{customer_id}{anonymous_id}".isprintable():
+        _check_characters(message, "id", "type", "customer_id", "anonymous_id")
+    if isinstance(message, _Message) and not message.source.isprintable():
+        _check_characters(message, "source")
+
+
+def _check_characters(message: Submission | _Message, *names: str) -> None:
+    for name in names:
+        if _CONTROL.search(getattr(message, name) or ""):
+            raise InvalidMessageError("control_character", "contains a control character", f"/{name}")
+
+
+def _instant(text: str, pointer: str) -> int:
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise InvalidMessageError("invalid_time", str(error), pointer) from None
+
+
+@lru_cache(1024)
+def _received_at(text: str) -> int:
+    """All touchpoints of one request have the same."""
+    return _instant(text, "/received_at")
+
+
+def _occurred_at(text: str) -> int:
+    instant = _instant(text, "/occurred_at")
+    if instant < EARLIEST:
+        raise InvalidMessageError("invalid_time", "is before the year 1900", "/occurred_at")
+    return instant
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SHAPE = bytes(b"0"[0] if byte in b"0123456789" else b"["[0] if byte in b"[{" else 0 for byte in range(256))
+_LONG_RUN = b"0" * 19
+_LONG_NUMBER = re.compile(rb"[:,\[]\s*-?[0-9]{19}")
+_NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
+
+
+def _check_bytes(raw: bytes, limit: int) -> None:
+    """Sees to it that decodable JSON holds nothing that a store would choke on, mostly without looking at values."""
+    if len(raw) > limit:
+        _check_size(raw, limit)
+    shape = raw.translate(_SHAPE)
+    if (
+        (_LONG_RUN in shape and _LONG_NUMBER.search(raw))
+        or (shape.count(b"[") > MAX_DEPTH and _depth(raw) > MAX_DEPTH + 1)
+        or (b"\\" in raw and b"\\u0000" in raw)
+    ):
+        _inspect(raw)
+
+
+def _check_size(raw: bytes, limit: int) -> None:
+    if len(raw) > limit:
+        raise InvalidMessageError("too_large", f"has {len(raw)} bytes; at most {limit} are taken")
+
+
+def _depth(raw: bytes) -> int:
+    """How deep well-formed JSON is nested."""
+    depth = deepest = 0
+    for bracket in _NEXT_BRACKET.finditer(raw):
+        if bracket[1] in b"[{":
+            depth += 1
+            deepest = max(depth, deepest)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _inspect(raw: bytes) -> None:
+    """Raises InvalidMessageError for JSON that is malformed, or holds what no store takes; slow, but exact."""
+    try:
+        value = json.loads(raw.decode(), parse_int=_int, parse_constant=lambda _: math.nan)
+    except UnicodeDecodeError as error:
+        raise InvalidMessageError("malformed", f"is not UTF-8: {error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidMessageError("malformed", f"is not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _too_deep("") from None
+    for pointer, depth, item in _walk(value):
+        if depth > MAX_DEPTH + 1:
+            raise _too_deep(pointer)
+        if isinstance(item, str):
+            if "\0" in item or _SURROGATE.search(item):
+                raise InvalidMessageError("invalid_character", "contains NUL or a lone surrogate", pointer)
+        elif isinstance(item, int | float) and not (isinstance(item, int) or math.isfinite(item)):
+            raise InvalidMessageError(
+                "number_out_of_range", "must be a finite number; integers have at most 64 bits", pointer
+            )
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _int(digits: str) -> int | float:
+    """Infinity for what does not fit into 64 bits."""
+    value = int(digits) if len(digits) <= 20 else math.inf
+    return value if -(1 << 63) <= value < 1 << 63 else math.inf
+
+
+def _walk(value: Any) -> Iterator[tuple[str, int, Any]]:
+    """Every value and every key with its JSON pointer and how deep it lies; containers begin at 1."""
+    waiting: list[tuple[str, int, Any]] = [("", 1, value)]
+    while waiting:
+        pointer, depth, item = waiting.pop()
+        if isinstance(item, dict):
+            yield pointer, depth, None
+            for key, inner in item.items():
+                within = f"{pointer}/{_pointer_part(key)}"
+                yield within, depth, key
+                waiting.append((within, depth + 1, inner))
+        elif isinstance(item, list):
+            yield pointer, depth, None
+            waiting += [(f"{pointer}/{index}", depth + 1, inner) for index, inner in enumerate(item)]
+        else:
+            yield pointer, 0, item
+
+
+def _pointer_part(key: str) -> str:
+    """One step of a JSON pointer that can be stored and shown whatever the poster named it."""
+    return _readable(key[:64]).replace("~", "~0").replace("/", "~1")
+
+
+def _readable(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode())
+
+
+def _too_deep(pointer: str) -> InvalidMessageError:
+    return InvalidMessageError("too_deep", f"is nested deeper than {MAX_DEPTH} levels", pointer[:256])
+
+
+_AT = re.compile(r" - at `\$\.([a-z_]+)[^`]*`$")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
+
+
+def _explained(error: Exception) -> InvalidMessageError:
+    """What the decoder found, in the words of this module; values have been looked at already."""
+    if isinstance(error, RecursionError):
+        return _too_deep("")
+    text = str(error)
+    if field := _FIELD.match(text):
+        pointer = f"/{_pointer_part(field[2])}"
+        if field[1] == "missing required":
+            return InvalidMessageError("missing_field", "is required", pointer)
+        return InvalidMessageError("unknown_field", "is not a field of a touchpoint", pointer)
+    at = _AT.search(text)
+    pointer = f"/{at[1]}" if at else ""
+    detail = _readable(text[: at.start()] if at else text)[:200]
+    detail = detail[:1].lower() + detail[1:]
+    return InvalidMessageError("wrong_length" if " of length " in text else "wrong_type", detail, pointer)
+
+

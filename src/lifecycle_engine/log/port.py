@@ -1,0 +1,94 @@
+"""What the service asks of its log. `tests/contract` holds both adapters to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """What is appended: the identity that decides the order (`customer_id:42`), and the message."""
+
+    key: bytes
+    value: bytes
+
+
+class Delivery(NamedTuple):
+    """One record read back. `position` grows within its partition; `appended_at` is in microseconds since the epoch."""
+
+    partition: int
+    position: int
+    appended_at: int
+    key: bytes | None
+    value: bytes | None
+
+
+class LogUnavailableError(Exception):
+    """The log took nothing: it is out of reach, or too many appends are waiting already. Nothing was appended."""
+
+
+class LostRecordsError(Exception):
+    """The log no longer has the records at the stored position (retention ran past it, or the log was replaced)."""
+
+
+Positions = Callable[[Sequence[int]], Awaitable[Mapping[int, int]]]
+"""Gives the stored next position of each of these partitions; one that was never stored is left out."""
+
+
+class Appender(Protocol):
+    """The way in. One for each process."""
+
+    async def start(self) -> None:
+        """Connects in the background: returns at once, also while the log is out of reach."""
+
+    async def append(self, records: Sequence[Record]) -> list[bool]:
+        """For each record, True once it is durable, False where that is unknown after the deadline (send it again).
+
+        Never takes longer than the deadline (5 s). Raises LogUnavailableError when nothing was appended.
+        """
+
+    async def ready(self) -> bool:
+        """Whether an append would be taken now. Never takes longer than 1 s."""
+
+    async def ends(self) -> dict[int, int]:
+        """Partition -> the position after its last record. Raises LogUnavailableError within 5 s."""
+
+    async def stop(self) -> None:
+        """Flushes what is in flight, for at most 5 s. Never raises."""
+
+
+class Reader(Protocol):
+    """The way out, for one worker process. Records of one partition come in order, each partition in one lane.
+
+    A lane is read by one task. The stored positions decide where reading begins, each time that a partition is
+    assigned to this reader; the reader keeps no position of its own beyond what it has handed out.
+    """
+
+    lanes: int
+
+    async def start(self) -> None:
+        """Begins to read. Raises LogUnavailableError when the log is out of reach for 30 s."""
+
+    async def read(self, lane: int, limit: int, wait: float) -> list[Delivery]:
+        """At most `limit` records of the lane's partitions; empty when `wait` seconds brought none.
+
+        Raises LostRecordsError.
+        """
+
+    def rewind(self, partition: int, position: int) -> None:
+        """Hands out the partition's records from `position` on again (a batch that was rolled back).
+
+        Nothing happens where the partition is no longer assigned to this reader.
+        """
+
+    async def reload(self, partitions: Sequence[int]) -> None:
+        """Asks the stored positions anew and goes on from there (another worker has been faster)."""
+
+    async def applied(self, positions: Mapping[int, int]) -> None:
+        """Tells the log how far the effects are committed, for lag figures only. Never raises, never waits long."""
+
+    async def lag(self) -> int:
+        """Records appended to the assigned partitions and not yet handed out."""
+
+    async def stop(self) -> None:
+        """Leaves the group and closes, within 5 s. Never raises."""

@@ -1,0 +1,100 @@
+"""The settings: read once from the environment (or a `.env` file), checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LIFECYCLE_"
+TEST_PREFIX = "LIFECYCLE_TEST_"
+"""Names that only the test suite reads; the program lets them pass."""
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or wrong; the text is one line that names it."""
+
+
+class Settings(BaseSettings):
+    """All settings, each under its name in capitals with the prefix `LIFECYCLE_`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=False)
+
+    database_url: str = Field(
+        "sqlite+aiosqlite:///lifecycle.db", description="sqlite+aiosqlite:///FILE or postgresql+asyncpg://…"
+    )
+    kafka_bootstrap_servers: str = Field("", description="host:port,…; empty: the log is a table of the database")
+    kafka_topic: str = Field("lifecycle.touchpoints", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    kafka_partitions: int = Field(4, ge=1, le=1000, description="used when the topic has to be created")
+    kafka_group: str = Field("lifecycle-engine", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    listen: str = Field("127.0.0.1:8000", description="HOST:PORT")
+    api_key: SecretStr | None = Field(None, description="a first key with every scope")
+    worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
+    future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if value.startswith(("sqlite+aiosqlite://", "postgresql+asyncpg://")):
+            return value
+        if value.startswith(("postgresql://", "postgres://")):
+            return "postgresql+asyncpg://" + value.partition("://")[2]
+        if value.startswith("sqlite://"):
+            return "sqlite+aiosqlite://" + value.partition("://")[2]
+        raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:8000")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if not 16 <= len(value.get_secret_value()) <= 256 or not value.get_secret_value().isascii():
+            raise ValueError("must have 16 to 256 ASCII characters")
+        return value
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+def load_settings(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
+    """Reads and checks the settings; SettingsError names the first that is unknown or wrong.
+
+    A value of the environment goes before one of the file.
+    """
+    given = {**_env_file(env_file), **(os.environ if environment is None else environment)}
+    ours = {name: value for name, value in given.items() if name.startswith(PREFIX)}
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    for name in sorted(ours):
+        if name not in known and not name.startswith(TEST_PREFIX):
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+            raise SettingsError(f"{name} is not a setting; {meant}")
+    try:
+        return Settings.model_validate({known[name]: value for name, value in ours.items() if name in known})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _env_file(path: Path) -> Mapping[str, str]:
+    from dotenv import dotenv_values
+
+    return {name: value or "" for name, value in dotenv_values(path).items()} if path.is_file() else {}

@@ -1,0 +1,76 @@
+"""Many rows as one parameter: each statement of the hot path is written once and takes all rows of a batch at once.
+
+PostgreSQL gets one array for each column (`unnest`), SQLite a list of values; both see a table named `given`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, SmallInteger, String, Table
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_ARRAYS: tuple[tuple[type, str], ...] = (
+    (Boolean, "boolean"),
+    (SmallInteger, "smallint"),
+    (BigInteger, "bigint"),
+    (Integer, "integer"),
+    (LargeBinary, "bytea"),
+    (String, "text"),
+)
+_SQLITE_VARIABLES = 30_000
+
+
+class Statement:
+    """A statement with `{given}` where its rows come in, and `{lock}` where PostgreSQL locks the rows that it reads.
+
+    `columns` are names of the table's columns, or pairs of another name and the column whose type it has.
+    """
+
+    def __init__(self, sql: str, table: Table, columns: Sequence[str | tuple[str, str]]) -> None:
+        pairs = [(column, column) if isinstance(column, str) else column for column in columns]
+        self._names = ", ".join(name for name, _ in pairs)
+        self._width = len(pairs)
+        arrays = (f"CAST(${n} AS {_array(table.c[like])}[])" for n, (_, like) in enumerate(pairs, 1))
+        self._postgresql = sql.format(
+            given=f"unnest({', '.join(arrays)}) AS given({self._names})",
+            lock="FOR UPDATE OF locked",
+            names=self._names,
+        )
+        aliases = ", ".join(f"column{n} AS {name}" for n, (name, _) in enumerate(pairs, 1))
+        self._sqlite = sql.format(
+            given=f"(SELECT {aliases} FROM (VALUES {{values}})) AS given", lock="", names=self._names
+        )
+        self._values = f"({', '.join('?' * self._width)})"
+
+    async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Runs it over the rows (none at all is no statement) and gives what it returned."""
+        if not rows:
+            return []
+        if connection.dialect.name == "postgresql":
+            columns = tuple(list(column) for column in zip(*rows, strict=True))
+            return _all(await connection.exec_driver_sql(self._postgresql, columns))
+        returned: list[Any] = []
+        most = max(1, _SQLITE_VARIABLES // self._width)
+        for start in range(0, len(rows), most):
+            part = rows[start : start + most]
+            sql = self._sqlite.format(values=", ".join([self._values] * len(part)))
+            parameters = tuple(value for row in part for value in row)
+            returned += _all(await connection.exec_driver_sql(sql, parameters))
+        return returned
+
+
+def insert(table: Table, columns: Sequence[str]) -> Statement:
+    """Plain rows into a table."""
+    names = ", ".join(columns)
+    return Statement(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {{given}}", table, columns)
+
+
+def _all(result: CursorResult[Any]) -> list[Any]:
+    return list(result.all()) if result.returns_rows else []
+
+
+def _array(column: Column[Any]) -> str:
+    return next(name for type_, name in _ARRAYS if isinstance(column.type, type_))

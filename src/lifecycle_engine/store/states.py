@@ -1,0 +1,42 @@
+"""The fold's state as bytes, and back.
+
+A state is derived: bytes of another format are as good as none, and the customer is folded anew. The last sequences are
+not derived, so they are kept apart from it, in a format that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from lifecycle_engine.lifecycle.journeys import CustomerState
+
+FORMAT = b"\x01"
+"""The first byte. Raise it whenever CustomerState or the meaning of anything in it changes."""
+
+Sequences = dict[str, dict[str | None, int]]
+"""Lifecycle -> subject -> the last sequence given to a change of that journey."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(CustomerState).decode
+_decode_sequences = msgspec.msgpack.Decoder(Sequences).decode
+
+
+def encode_state(state: CustomerState) -> bytes:
+    return FORMAT + _encode(state)
+
+
+def decode_state(data: bytes | None) -> CustomerState | None:
+    """None where there is no state yet, or one of another format."""
+    if data is None or data[:1] != FORMAT:
+        return None
+    return _decode_state(memoryview(data)[1:])
+
+
+def encode_sequences(sequences: Mapping[str, Mapping[str | None, int]]) -> bytes:
+    return _encode(sequences)
+
+
+def decode_sequences(data: bytes | None) -> Sequences:
+    return _decode_sequences(data) if data else {}

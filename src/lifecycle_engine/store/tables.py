@@ -1,0 +1,218 @@
+"""The tables. Times are bigint microseconds since 1970-01-01T00:00:00Z (docs/adr/0002-instants.md).
+
+Texts that are compared or sorted use the bytes' order on both databases, which is the order of the fold.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Instant = BigInteger
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _bytewise(length: int | None = None) -> TypeEngine[str]:
+    """Text in the order of its UTF-8 bytes: PostgreSQL's "C", SQLite's own order."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+customer = Table(
+    "customer",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("kind", _bytewise(16), nullable=False, comment="customer_id | anonymous_id"),
+    Column("value", _bytewise(), nullable=False),
+    Column("definitions", Integer, nullable=False, comment="the set of definitions that `state` was folded under"),
+    Column("state", LargeBinary, comment="the fold's state after the last fact; derived, read by store/states.py"),
+    Column("sequences", LargeBinary, comment="the last sequence of each journey; read by store/states.py"),
+    Column("recorded_at", Instant, nullable=False, comment="of the last transaction; strictly increasing"),
+    UniqueConstraint("kind", "value"),
+    comment="One row for each identity that touchpoints were stored under: lock, state and sequences of a customer",
+    postgresql_with={"fillfactor": "60"},
+)
+
+ownership = Table(
+    "ownership",
+    metadata,
+    Column("identity", BigInteger, primary_key=True, comment="customer.id of the anonymous id or merged customer"),
+    Column("recorded_at", Instant, primary_key=True),
+    Column("owner", BigInteger, nullable=False, comment="customer.id that it belongs to"),
+    Column("superseded_at", Instant),
+    Index(None, "owner"),
+    comment="Who belongs to a customer, as it was known. An identity without a row here is a customer of its own",
+)
+
+touchpoint = Table(
+    "touchpoint",
+    metadata,
+    Column("source", _bytewise(128), primary_key=True),
+    Column("id", _bytewise(128), primary_key=True),
+    Column("customer", BigInteger, nullable=False, comment="customer.id of the identity that it named first"),
+    Column("anonymous_id", _bytewise(), comment="also named, beside a customer_id"),
+    Column("type", _bytewise(128), nullable=False),
+    Column("occurred_at", Instant, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("content", LargeBinary, nullable=False, comment="16 bytes of BLAKE2b over what the poster sent"),
+    Column("body", LargeBinary, comment='canonical JSON {"context":…,"properties":…}; null once pruned'),
+    Column("muted", Boolean, nullable=False),
+    Column("late", Boolean, nullable=False, server_default=text("false"), comment="it changed what was already told"),
+    Column("duplicates", Integer, nullable=False, server_default=text("0")),
+    Column("conflicts", Integer, nullable=False, server_default=text("0")),
+    Index(None, "customer", "occurred_at"),
+    comment="Every accepted fact. The row outlives its body, so that an id never takes effect twice",
+)
+
+conflict = Table(
+    "conflict",
+    metadata,
+    Column("source", _bytewise(128), primary_key=True),
+    Column("id", _bytewise(128), primary_key=True),
+    Column("content", LargeBinary, primary_key=True),
+    Column("message", LargeBinary, nullable=False, comment="the message that was not taken"),
+    Column("recorded_at", Instant, nullable=False),
+    comment="The same id posted with other content: the first one stands",
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("customer", BigInteger, primary_key=True),
+    Column("at", Instant, primary_key=True, comment="entered_at of the stay, or the instant of the refusal"),
+    Column("recorded_at", Instant, primary_key=True),
+    Column("number", Integer, primary_key=True, comment="tells lines of one transaction apart"),
+    Column("lifecycle", _bytewise(64), nullable=False),
+    Column("subject", _bytewise()),
+    Column("stage", _bytewise(64), nullable=False, comment="entered, or aimed at by the refused rule"),
+    Column("origin", _bytewise(64)),
+    Column("move", _bytewise(8), nullable=False, comment="start | advance | skip | back | reenter | refused"),
+    Column("skipped", Text, nullable=False, comment="stage keys, separated by spaces"),
+    Column("cause", _bytewise(12), nullable=False),
+    Column("rule", SmallInteger),
+    Column("touchpoint", _bytewise(128)),
+    Column("source", _bytewise(128)),
+    Column("definition_version", Integer, nullable=False),
+    Column("reason", Text),
+    Column("superseded_at", Instant),
+    comment="Append-only: a correction sets superseded_at once; left_at is the next stay's at, as known then",
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("customer", BigInteger, primary_key=True),
+    Column("occurred_at", Instant, primary_key=True),
+    Column("id", _bytewise(128), primary_key=True),
+    Column("source", _bytewise(128), primary_key=True),
+    Column("state", LargeBinary, nullable=False),
+    comment="The fold's state after the fact named: where a re-fold can begin. Disposable",
+)
+
+change = Table(
+    "change",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("customer", BigInteger, nullable=False),
+    Column("type", _bytewise(32), nullable=False, comment="stage.changed | history.corrected"),
+    Column("lifecycle", _bytewise(64), nullable=False),
+    Column("subject", _bytewise()),
+    Column("sequence", Integer, comment="of the journey; null on corrections"),
+    Column("muted", Boolean, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("body", LargeBinary, nullable=False, comment="JSON: the data of the event"),
+    comment="What others are told, written in the transaction of the fact",
+)
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("log", _bytewise(200), primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("source", _bytewise(128)),
+    Column("id", _bytewise(128)),
+    Column("code", _bytewise(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Index(None, "source", "id"),
+    comment="Records that could not be processed, set aside in the transaction that moved the position past them",
+)
+
+log_position = Table(
+    "log_position",
+    metadata,
+    Column("log", _bytewise(200), primary_key=True, comment="the Kafka topic, or `database`"),
+    Column("partition", Integer, primary_key=True),
+    Column("next", BigInteger, nullable=False),
+    comment="Where to go on reading; moved by compare-and-set in the transaction of the effects",
+)
+
+log_record = Table(
+    "log_record",
+    metadata,
+    Column("position", _Serial, primary_key=True, autoincrement=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("appended_at", Instant, nullable=False),
+    comment="The log, where there is no Kafka",
+    sqlite_autoincrement=True,
+)
+
+lifecycle = Table(
+    "lifecycle",
+    metadata,
+    Column("key", _bytewise(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text, nullable=False, comment="as it was posted"),
+    Column("media_type", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("activated_at", Instant, comment="null: never"),
+    Column("activated_in", Integer, comment="the number of the set of definitions that it came with"),
+    comment="Every version of every definition. Immutable but for its activation",
+)
+
+definition_set = Table(
+    "definition_set",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("number", Integer, nullable=False, comment="grows with each activation"),
+    comment="The number of the set of active definitions, which every transaction of the engine is begun under",
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("name", _bytewise(128), primary_key=True, comment="the source of what is posted with it"),
+    Column("prefix", _bytewise(16), nullable=False),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+    Index(None, "hash", unique=True),
+)

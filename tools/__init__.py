@@ -1,0 +1,1 @@
+"""Programs for whoever develops the engine; none of them is part of it."""
