@@ -3,13 +3,14 @@ PYTHON := $(VENV)/bin/python
 # Stamps: an environment is built anew only when what it is built from has changed.
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-CODE := src tests tools $(wildcard bench examples)
+CODE := src tests tools $(wildcard migrations bench examples)
 
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
 INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check services run-production bench format lock lock-check development
+.PHONY: help run test check check-format check-code check-types check-layers check-openapi check-requirements \
+	services run-production bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -22,12 +23,25 @@ run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first mi
 test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
 	$(PYTHON) -m pytest
 
-check: $(DEVELOPMENT) lock-check ## format, lint, types, layers, OpenAPI and requirements
+check: check-format check-code check-types check-layers check-openapi check-requirements ## format, lint, types, layers, OpenAPI and requirements
+
+check-format: $(DEVELOPMENT)
 	$(PYTHON) -m ruff format --check $(CODE)
+
+check-code: $(DEVELOPMENT)
 	$(PYTHON) -m ruff check $(CODE)
+
+check-types: $(DEVELOPMENT)
 	$(PYTHON) -m mypy $(CODE)
+
+check-layers: $(DEVELOPMENT)
 	$(VENV)/bin/lint-imports
+
+check-openapi: $(DEVELOPMENT)
 	$(PYTHON) -m lifecycle_engine openapi --check
+
+check-requirements: $(DEVELOPMENT)
+	$(PYTHON) -m tools.lock --check
 
 services: $(DEVELOPMENT) ## run PostgreSQL and Kafka until Ctrl-C, and say how to reach them
 	@exec $(PYTHON) -m tools.services
@@ -42,11 +56,8 @@ format: $(DEVELOPMENT) ## format, and mend what the linter can
 	$(PYTHON) -m ruff format $(CODE)
 	$(PYTHON) -m ruff check --fix $(CODE)
 
-lock: $(VENV)/bin/uv ## resolve requirements/*.in into *.txt (UPGRADE=1: to newer versions)
-	tools/lock $(if $(UPGRADE),--upgrade)
-
-lock-check: $(DEVELOPMENT)
-	tools/lock --check
+lock: $(DEVELOPMENT) ## resolve requirements/*.in into *.txt (UPGRADE=1: to newer versions)
+	$(PYTHON) -m tools.lock $(if $(UPGRADE),--upgrade)
 
 development: $(DEVELOPMENT)
 

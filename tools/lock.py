@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-REQUIREMENTS = ROOT / "requirements"
+CONFIGURATION = ROOT / "pyproject.toml"
 NAMES = ("build", "runtime", "development")  # development is held to what runtime got
 COOLDOWN = timedelta(days=7)
 
@@ -29,36 +29,34 @@ def main() -> int:
     if arguments.upgrade:
         _move_cutoff()
     if not arguments.check:
-        return max(_resolve(REQUIREMENTS, name, *(["--upgrade"] if arguments.upgrade else [])) for name in NAMES)
-    with tempfile.TemporaryDirectory() as copy:
-        directory = Path(copy, "requirements")
-        shutil.copytree(REQUIREMENTS, directory)
-        for name in NAMES:
-            if code := _resolve(directory, name):
-                return code
-        stale = [name for name in NAMES if not _same(f"{name}.txt", directory)]
-    for name in stale:
-        print(f"error: requirements/{name}.txt does not follow from {name}.in: run `make lock`", file=sys.stderr)
+        return _resolve(ROOT, *(["--upgrade"] if arguments.upgrade else []))
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        shutil.copy(CONFIGURATION, copy)
+        shutil.copytree(ROOT / "requirements", copy / "requirements")
+        if code := _resolve(copy):
+            return code
+        files = [Path("requirements", f"{name}.txt") for name in NAMES]
+        stale = [file for file in files if (ROOT / file).read_bytes() != (copy / file).read_bytes()]
+    for file in stale:
+        print(f"error: {file} does not follow from {file.with_suffix('.in')}: run `make lock`", file=sys.stderr)
     return 1 if stale else 0
 
 
-def _resolve(directory: Path, name: str, *options: str) -> int:
-    """Run the resolver where its paths, which it writes into the file, are the same as everywhere else."""
-    configuration = ROOT / "pyproject.toml"
-    command = ["uv", "pip", "compile", "--quiet", "--config-file", configuration, *options]
-    files = [f"{directory.name}/{name}.in", "--output-file", f"{directory.name}/{name}.txt"]
-    return subprocess.run([Path(sys.executable).with_name("uv"), *command[1:], *files], cwd=directory.parent).returncode
-
-
-def _same(file: str, directory: Path) -> bool:
-    return (REQUIREMENTS / file).read_bytes() == (directory / file).read_bytes()
+def _resolve(root: Path, *options: str) -> int:
+    """Resolve every file in turn. From `root`, because the paths as given are written into the files."""
+    uv = Path(sys.executable).with_name("uv")
+    for name in NAMES:
+        files = [f"requirements/{name}.in", "--output-file", f"requirements/{name}.txt"]
+        if code := subprocess.run([uv, "pip", "compile", "--quiet", *options, *files], cwd=root).returncode:
+            return code
+    return 0
 
 
 def _move_cutoff() -> None:
-    configuration = ROOT / "pyproject.toml"
     cutoff = (datetime.now(UTC) - COOLDOWN).strftime("%Y-%m-%dT00:00:00Z")
-    text = re.sub(r'(?m)^exclude-newer = ".*"$', f'exclude-newer = "{cutoff}"', configuration.read_text())
-    configuration.write_text(text)
+    text = re.sub(r'(?m)^exclude-newer = ".*"$', f'exclude-newer = "{cutoff}"', CONFIGURATION.read_text())
+    CONFIGURATION.write_text(text)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class SchemaError(Exception):
 async def migrate(database: Database) -> None:
     """Runs the missing migrations; a database that has seen no lifecycle yet gets the first one, active."""
     async with database.transaction() as connection:
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(upgrade)
     async with database.transaction() as connection:
         if await versions(connection) or await definition_number(connection):
             return
@@ -45,7 +45,8 @@ async def check_schema(database: Database) -> None:
         raise SchemaError(f"the database {state}; run: lifecycle-engine migrate")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> None:
+    """Runs the missing migrations in the transaction of this connection."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
@@ -62,5 +63,3 @@ def _migrations() -> Path:
     """Beside the package in a wheel; at the top of the repository in a checkout."""
     packaged = Path(__file__).with_name("migrations")
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
-
-

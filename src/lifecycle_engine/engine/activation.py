@@ -24,14 +24,18 @@ logger = logging.getLogger(__name__)
 
 
 class CatchUp:
-    """Brings customers up to the active definitions, in the background of a worker."""
+    """Brings customers up to the active definitions, in the background of a worker.
+
+    `finished` is set while nobody is known to be behind.
+    """
 
     name = "catch-up"
 
     def __init__(self, database: Database, definitions: Definitions) -> None:
         self._database = database
         self._definitions = definitions
-        self._finished: int | None = None
+        self._reached: int | None = None
+        self.finished = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks for a new set of definitions until `stop` is set."""
@@ -51,15 +55,17 @@ class CatchUp:
     async def _look(self, stop: asyncio.Event) -> None:
         async with self._database.transaction() as connection:
             number = await definition_number(connection)
-        if number == self._finished:
+        if number == self._reached:
             return
+        self.finished.clear()
         definitions = await self._definitions.reload()
         after = total = 0
         while not stop.is_set():
             async with self._database.transaction() as connection:
                 ids = await customers_behind(connection, definitions.number, after, CUSTOMERS)
             if not ids:
-                self._finished = definitions.number
+                self._reached = definitions.number
+                self.finished.set()
                 if total:
                     logger.info("definitions %d: %d customers folded anew", definitions.number, total)
                 return

@@ -252,7 +252,7 @@ async def _store(
             else:
                 counts[name][1] += 1
                 conflicts.append((*name, item.fact.content, item.delivery.value or b"", now))
-        await count_repeats(connection, [(*name, *counts[name]) for name in sorted(counts)])
+        await count_repeats(connection, [(*name, same, other) for name, (same, other) in sorted(counts.items())])
         await add_conflicts(connection, conflicts)
     return [item for name, item in first.items() if name in fresh]
 

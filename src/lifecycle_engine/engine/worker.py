@@ -55,6 +55,7 @@ class Worker:
         """Works until `stop` is set; the batch at hand is finished first."""
         await _until_it_works(self._definitions.reload)
         await self.reader.start()
+        logger.info("the worker reads the log %s", self._log)
         try:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self.reader.lanes):

@@ -337,5 +337,3 @@ def _explained(error: Exception) -> InvalidMessageError:
     detail = _readable(text[: at.start()] if at else text)[:200]
     detail = detail[:1].lower() + detail[1:]
     return InvalidMessageError("wrong_length" if " of length " in text else "wrong_type", detail, pointer)
-
-

@@ -31,6 +31,10 @@ class LostRecordsError(Exception):
     """The log no longer has the records at the stored position (retention ran past it, or the log was replaced)."""
 
 
+class LogStalledError(Exception):
+    """The log grows and nothing comes any more, without any other sign: only a new process helps."""
+
+
 Positions = Callable[[Sequence[int]], Awaitable[Mapping[int, int]]]
 """Gives the stored next position of each of these partitions; one that was never stored is left out."""
 
@@ -72,7 +76,7 @@ class Reader(Protocol):
     async def read(self, lane: int, limit: int, wait: float) -> list[Delivery]:
         """At most `limit` records of the lane's partitions; empty when `wait` seconds brought none.
 
-        Raises LostRecordsError.
+        Raises LostRecordsError, LogStalledError, and what `Positions` raised.
         """
 
     def rewind(self, partition: int, position: int) -> None:
@@ -88,7 +92,7 @@ class Reader(Protocol):
         """Tells the log how far the effects are committed, for lag figures only. Never raises, never waits long."""
 
     async def lag(self) -> int:
-        """Records appended to the assigned partitions and not yet handed out."""
+        """Records appended to the assigned partitions and not yet handed out. Raises LogUnavailableError within 5 s."""
 
     async def stop(self) -> None:
         """Leaves the group and closes, within 5 s. Never raises."""

@@ -63,7 +63,7 @@ def line_of(row: Sequence[Any]) -> Line:
     """A row of (customer, recorded_at, number, the event's columns, superseded_at)."""
     customer, recorded_at, number, *values, superseded_at = row
     skipped = tuple(values[6].split()) if values[6] else ()
-    return Line(customer, recorded_at, number, Event(*values[:6], skipped, *values[7:]), superseded_at)
+    return Line(customer, recorded_at, number, Event._make((*values[:6], skipped, *values[7:])), superseded_at)
 
 
 def _values(event: Event) -> tuple[Any, ...]:

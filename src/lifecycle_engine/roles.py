@@ -1,0 +1,291 @@
+"""The composition root: settings in, running roles out. The only module that builds things and hears signals.
+
+Each role is a runner with a name and `run(stop)`. Should any of them end before it is told to, the whole process
+ends: a process whose inner task has died does not stay up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import uvicorn
+import uvloop
+from sqlalchemy.exc import SQLAlchemyError
+
+from lifecycle_engine.api.app import Services, create_app
+from lifecycle_engine.engine.activation import CatchUp
+from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.engine.worker import Worker
+from lifecycle_engine.lifecycle.cel import Cel
+from lifecycle_engine.log.database import DatabaseAppender, DatabaseReader
+from lifecycle_engine.log.kafka import KafkaAppender, KafkaReader
+from lifecycle_engine.log.port import Appender, Positions, Reader
+from lifecycle_engine.schema import check_schema
+from lifecycle_engine.settings import Settings
+from lifecycle_engine.store.database import Database, is_transient
+from lifecycle_engine.store.keys import Keys
+
+ROLES = ("api", "worker")
+"""Every role there is; a process runs all of them, or those that it is told to."""
+
+SHUTDOWN = 9.0
+"""Seconds from a signal to the end, whatever still hangs."""
+
+logger = logging.getLogger("lifecycle_engine")
+
+
+class StartError(Exception):
+    """The service cannot start; the text says why and what to do."""
+
+
+class Runner(Protocol):
+    """One part of a role."""
+
+    name: str
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, and then ends by itself, having finished what it was doing."""
+
+
+def serve(settings: Settings, roles: Sequence[str]) -> int:
+    """Runs these roles until SIGTERM or SIGINT; gives the exit code. Raises StartError, SchemaError."""
+    _log_to_stderr()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, roles))
+
+
+async def _serve(settings: Settings, roles: Sequence[str]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop, loop)
+    service = _Service(settings, roles)
+    try:
+        await service.check(stop)
+        if stop.is_set():
+            return 0
+        runners = await service.runners()
+        # What has been loaded by now stays; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        async with asyncio.TaskGroup() as group:
+            for runner in runners:
+                group.create_task(_run(runner, stop), name=runner.name)
+    except* StartError as errors:
+        raise errors.exceptions[0] from None
+    except* Exception as errors:
+        for error in errors.exceptions:
+            logger.error("the process ends because of this", exc_info=error)
+        return 1
+    finally:
+        await service.close()
+    return 0
+
+
+def _stop(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    if not stop.is_set():
+        stop.set()
+        loop.call_later(SHUTDOWN, _give_up)
+
+
+def _give_up() -> None:
+    logger.error("the shutdown did not end within %.0f s", SHUTDOWN)
+    logging.shutdown()
+    os._exit(1)
+
+
+async def _run(runner: Runner, stop: asyncio.Event) -> None:
+    await runner.run(stop)
+    if not stop.is_set():
+        raise RuntimeError(f"{runner.name} ended although nobody had asked it to")
+
+
+class _Service:
+    """What the chosen roles are made of, built once for the process."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
+        self._settings = settings
+        self._roles = roles
+        self._database = Database(settings.database_url)
+        # SQLite has one connection, and it is everybody's.
+        self._engine_database = (
+            self._database
+            if self._database.is_sqlite
+            else Database(settings.database_url, pool_size=settings.worker_lanes + 3, by_key_only=True)
+        )
+
+    async def check(self, stop: asyncio.Event) -> None:
+        """Waits until the database answers, and sees to it that its schema is the one of this program."""
+        told = False
+        while not stop.is_set():
+            try:
+                return await check_schema(self._database)
+            except (SQLAlchemyError, OSError) as error:
+                if not is_transient(error):
+                    reason = str(getattr(error, "orig", error)).splitlines()[0]
+                    raise StartError(f"LIFECYCLE_DATABASE_URL: the database cannot be opened: {reason}") from None
+                if self._settings.api_key is not None and "worker" not in self._roles:
+                    return None  # Ingest needs the log and a key, and no database.
+                if not told:
+                    logger.warning("waiting for the database: %s", error)
+                told = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 1.0)
+        return None
+
+    async def runners(self) -> list[Runner]:
+        """The parts of the chosen roles."""
+        runners: list[Runner] = []
+        appended = asyncio.Event()
+        if "worker" in self._roles:
+            runners += self._worker(appended)
+        if "api" in self._roles:
+            runners.append(await self._api(appended))
+        return runners
+
+    async def close(self) -> None:
+        await self._engine_database.close()
+        await self._database.close()
+
+    def _worker(self, appended: asyncio.Event) -> list[Runner]:
+        definitions = Definitions(self._engine_database, Cel())
+        settings = self._settings
+        worker = Worker(self._engine_database, definitions, _log_name(settings))
+        worker.reader = self._reader(worker.positions, appended)
+        return [worker, CatchUp(self._engine_database, definitions)]
+
+    def _reader(self, positions: Positions, appended: asyncio.Event) -> Reader:
+        settings = self._settings
+        if not settings.kafka_bootstrap_servers:
+            return DatabaseReader(self._engine_database, positions, appended)
+        return KafkaReader(
+            settings.kafka_bootstrap_servers,
+            settings.kafka_topic,
+            settings.kafka_group,
+            positions,
+            lanes=settings.worker_lanes,
+            partitions=settings.kafka_partitions,
+        )
+
+    async def _api(self, appended: asyncio.Event) -> Runner:
+        settings = self._settings
+        appender: Appender
+        if settings.kafka_bootstrap_servers:
+            appender = KafkaAppender(
+                settings.kafka_bootstrap_servers, settings.kafka_topic, partitions=settings.kafka_partitions
+            )
+        else:
+            appender = DatabaseAppender(self._database, appended)
+        keys = Keys(self._database, settings.api_key.get_secret_value() if settings.api_key else None)
+        first_key = await self._first_key(keys)
+        services = Services(
+            appender=appender,
+            keys=keys,
+            database=self._database,
+            definitions=Definitions(self._database, Cel()),
+            log=_log_name(settings),
+            future_skew=settings.future_skew_seconds * 1_000_000,
+            clock=lambda: time.time_ns() // 1000,
+        )
+        return ApiServer(settings, services, first_key)
+
+    async def _first_key(self, keys: Keys) -> str | None:
+        """Without any key, a server that listens on loopback only makes one; any other refuses to start."""
+        if self._settings.api_key is not None:
+            return None
+        if not await keys.none():
+            return None
+        if not _is_loopback(self._settings.host):
+            raise StartError(
+                f"LIFECYCLE_API_KEY: there is no key yet, and {self._settings.listen} can be reached from elsewhere; "
+                "set a first key (16 to 256 characters)"
+            )
+        return await keys.make_first()
+
+
+class ApiServer:
+    """The HTTP side."""
+
+    name = "api"
+
+    def __init__(self, settings: Settings, services: Services, first_key: str | None) -> None:
+        self._settings = settings
+        self._services = services
+        self._first_key = first_key
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set: not ready at once, then no new connections, then out when all are answered."""
+        app = create_app(self._services)
+        config = uvicorn.Config(
+            app,
+            host=self._settings.host,
+            port=self._settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+            lifespan="on",
+            http="httptools",
+            ws="none",
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve())
+        stopping = asyncio.create_task(stop.wait())
+        announcing = asyncio.create_task(self._announce(server))
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        announcing.cancel()
+        stopping.cancel()
+        await serving
+
+    async def _announce(self, server: uvicorn.Server) -> None:
+        while not server.started:
+            await asyncio.sleep(0.02)
+        port = next(iter(server.servers)).sockets[0].getsockname()[1]
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"http://{host}:{port}"
+        lines = [f"Lifecycle Engine listens on {address}", f"Documentation: {address}/docs"]
+        if self._first_key:
+            lines.append(f"First API key (shown once): {self._first_key}")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are heard by this module."""
+        yield
+
+
+def _log_name(settings: Settings) -> str:
+    return settings.kafka_topic if settings.kafka_bootstrap_servers else "database"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    for noisy in ("aiokafka", "alembic", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
