@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -57,7 +57,9 @@ class Absent(Exception):  # noqa: N818
 def replay(document: Document, facts: Iterable[Fact]) -> dict[tuple[str, str | None], Passage]:
     """Every journey of the lifecycle, by (lifecycle, subject), from a set of facts in any order, duplicates included."""
     once = {(fact["source"], fact["id"]): fact for fact in facts}
-    ordered = sorted(once.values(), key=lambda fact: (fact["occurred_at"], fact["id"].encode(), fact["source"].encode()))
+    ordered = sorted(
+        once.values(), key=lambda fact: (fact["occurred_at"], fact["id"].encode(), fact["source"].encode())
+    )
     journeys: dict[str | None, list[Fact]] = {}
     for fact in ordered:
         try:
@@ -115,9 +117,7 @@ def passage(document: Document, facts: Sequence[Fact]) -> Passage:
     return Passage(tuple(stays), tuple(refusals), measures_of(document, facts))
 
 
-def judge(
-    document: Document, stage: str, stays: Sequence[Stay], seen: Sequence[Fact]
-) -> tuple[int, str | None] | None:
+def judge(document: Document, stage: str, stays: Sequence[Stay], seen: Sequence[Fact]) -> tuple[int, str | None] | None:
     """The place of the rule that decides, and why it was refused if it was; None where nothing happens."""
 
     def holds(expression: str) -> bool:
@@ -237,7 +237,7 @@ def value_of(document: Document, name: str, stage: str, stays: Sequence[Stay], s
 
 
 def instant(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)  # noqa: UP017
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
 # -- guards --------------------------------------------------------------------------------------------------------

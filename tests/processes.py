@@ -121,8 +121,9 @@ class Service:
         try:
             await self.wait_until_ready()
         except BaseException:
-            self.kill()
-            await self.wait()
+            if self._process is not None:
+                self.kill()
+                await self.wait()
             raise
 
     async def launch(self) -> None:

@@ -23,17 +23,19 @@ import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
 from lifecycle_engine.api.app import Services, create_app
+from lifecycle_engine.api.authentication import Keys
+from lifecycle_engine.api.health import Health
 from lifecycle_engine.engine.activation import CatchUp
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.engine.worker import Worker
+from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaReader
 from lifecycle_engine.log.port import Appender, Positions, Reader
-from lifecycle_engine.schema import check_schema
+from lifecycle_engine.schema import SchemaError, check_schema
 from lifecycle_engine.settings import Settings
 from lifecycle_engine.store.database import Database, is_transient
-from lifecycle_engine.store.keys import Keys
 
 ROLES = ("api", "worker")
 """Every role there is; a process runs all of them, or those that it is told to."""
@@ -65,32 +67,34 @@ def serve(settings: Settings, roles: Sequence[str]) -> int:
 
 
 async def _serve(settings: Settings, roles: Sequence[str]) -> int:
-    stop = asyncio.Event()
+    stop, failed = asyncio.Event(), False
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stop, loop)
     service = _Service(settings, roles)
     try:
         await service.check(stop)
-        if stop.is_set():
-            return 0
-        runners = await service.runners()
-        # What has been loaded by now stays; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        async with asyncio.TaskGroup() as group:
-            for runner in runners:
-                group.create_task(_run(runner, stop), name=runner.name)
-    except* StartError as errors:
+        if not stop.is_set():
+            await _run_all(await service.runners(), stop)
+    except* (StartError, SchemaError) as errors:
         raise errors.exceptions[0] from None
     except* Exception as errors:
         for error in errors.exceptions:
             logger.error("the process ends because of this", exc_info=error)
-        return 1
+        failed = True
     finally:
         await service.close()
-    return 0
+    return int(failed)
+
+
+async def _run_all(runners: Sequence[Runner], stop: asyncio.Event) -> None:
+    # What has been loaded by now stays; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    async with asyncio.TaskGroup() as group:
+        for runner in runners:
+            group.create_task(_run(runner, stop), name=runner.name)
 
 
 def _stop(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
@@ -191,20 +195,19 @@ class _Service:
         first_key = await self._first_key(keys)
         services = Services(
             appender=appender,
+            intake=Intake(appender, _clock, settings.future_skew_seconds * 1_000_000),
             keys=keys,
             database=self._database,
             definitions=Definitions(self._database, Cel()),
+            health=Health({"log": appender.ready, "keys": keys.ready}),
             log=_log_name(settings),
-            future_skew=settings.future_skew_seconds * 1_000_000,
-            clock=lambda: time.time_ns() // 1000,
+            clock=_clock,
         )
         return ApiServer(settings, services, first_key)
 
     async def _first_key(self, keys: Keys) -> str | None:
         """Without any key, a server that listens on loopback only makes one; any other refuses to start."""
-        if self._settings.api_key is not None:
-            return None
-        if not await keys.none():
+        if self._settings.api_key is not None or await keys.exist():
             return None
         if not _is_loopback(self._settings.host):
             raise StartError(
@@ -245,6 +248,7 @@ class ApiServer:
         stopping = asyncio.create_task(stop.wait())
         announcing = asyncio.create_task(self._announce(server))
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self._services.health.draining.set()
         server.should_exit = True
         announcing.cancel()
         stopping.cancel()
@@ -272,6 +276,11 @@ class _Server(uvicorn.Server):
 
 def _log_name(settings: Settings) -> str:
     return settings.kafka_topic if settings.kafka_bootstrap_servers else "database"
+
+
+def _clock() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from lifecycle_engine.catalog.builtins import builtin_documents
+from lifecycle_engine.catalog.builtin import builtin_documents
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.lifecycles import activate_version, add_version, definition_number, versions
 

@@ -222,7 +222,7 @@ class _Work:
         await append_lines(connection, self._lines)
         await add_changes(connection, self._changes)
         await keep_checkpoints(connection, self._checkpoints)
-        await mark_late(connection, self._late)
+        await mark_late(connection, sorted(self._late))
         await write_customers(connection, self._customers)
 
 
@@ -238,7 +238,8 @@ async def _store(
     for item in decoded:
         if first.setdefault(_name(item.fact), item) is not item:
             repeats.append(item)
-    rows = [_row(item.fact, customers[_identity(item.fact)], now) for item in first.values()]
+    # In one order, so that two transactions that bring the same ids wait for each other and never in a circle.
+    rows = [_row(first[name].fact, customers[_identity(first[name].fact)], now) for name in sorted(first)]
     fresh = await add_touchpoints(connection, rows)
     repeats += [item for name, item in first.items() if name not in fresh]
     if repeats:

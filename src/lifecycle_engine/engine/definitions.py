@@ -8,7 +8,7 @@ from lifecycle_engine.catalog.documents import read_document
 from lifecycle_engine.lifecycle.definitions import ActiveDefinition, Definition, compile_definition
 from lifecycle_engine.lifecycle.guards import GuardLanguage
 from lifecycle_engine.store.database import Database
-from lifecycle_engine.store.lifecycles import Version, active_versions, definition_number
+from lifecycle_engine.store.lifecycles import Version, active_versions, definition_number, find_version
 
 
 class DefinitionSet(NamedTuple):
@@ -45,6 +45,16 @@ class Definitions:
         activated_in = {version.key: version.activated_in or 0 for version in versions}
         self._loaded = DefinitionSet(number, active, activated_in)
         return self._loaded
+
+    async def version(self, key: str, version: int) -> Definition:
+        """One version, active or not. Raises LookupError where it was never posted."""
+        if (compiled := self._compiled.get((key, version))) is not None:
+            return compiled
+        async with self._database.transaction() as connection:
+            found = await find_version(connection, key, version)
+        if found is None:
+            raise LookupError(f"{key} has no version {version}")
+        return self._compile(found)
 
     def _compile(self, version: Version) -> Definition:
         name = (version.key, version.version)

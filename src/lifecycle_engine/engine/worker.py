@@ -112,7 +112,8 @@ class Worker:
                     await self._applied([delivery])
             except Exception as error:
                 logger.warning("going on from the stored position: %s", _short(error))
-                await self._definitions.reload()
+                await asyncio.sleep(_pause(0))
+                await _until_it_works(self._definitions.reload)
                 await self.reader.reload(_partitions(deliveries))
                 return
 

@@ -71,10 +71,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `on` None makes it a condition, judged at every touchpoint; `origins` None means from any stage."""
+    """One rule. `types` None makes it a condition, judged at every touchpoint; `origins` None means from any stage."""
 
     index: int
-    on: frozenset[str] | None
+    types: frozenset[str] | None
     origins: frozenset[str] | None
     when: tuple[Guard, ...]
     to: str
@@ -82,12 +82,20 @@ class Rule:
 
     @property
     def is_condition(self) -> bool:
-        return self.on is None
+        return self.types is None
+
+
+class _Concerned(NamedTuple):
+    rules: tuple[Rule, ...]
+    measures: tuple[tuple[int, Measure], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One compiled version. `names` are the values that its guards can ask for; `moves` None allows every move."""
+    """One compiled version. `moves` None allows every move.
+
+    `names` and `asked_measures` are what its guards can ask for, beside nothing else.
+    """
 
     key: str
     initial: str
@@ -98,12 +106,13 @@ class Definition:
     rules: tuple[Rule, ...]
     moves: Mapping[str, frozenset[str]] | None
     compiler: GuardCompiler
-    names: frozenset[str]
+    names: tuple[str, ...]
+    asked_measures: tuple[tuple[int, Measure], ...]
     labels: Mapping[str, str]
-    _by_type: dict[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _by_type: Mapping[str, _Concerned] = field(repr=False, compare=False)
 
-    def rules_for(self, type_: str) -> tuple[Rule, ...]:
-        """The rules that a touchpoint of this type can match, in their order."""
+    def concerned(self, type_: str) -> _Concerned:
+        """The rules that a touchpoint of this type can match, and the measures that take it in, in their order."""
         return self._by_type.get(type_) or self._by_type[""]
 
     def allows(self, origin: str, target: str) -> bool:
@@ -170,12 +179,24 @@ class _Compilation:
             raise DefinitionError(self.problems)
         guards = [guard for rule in rules for guard in rule.when]
         guards += [guard for stage in stages.values() for guard in stage.requires]
-        types = {type_ for rule in rules for type_ in rule.on or ()}
-        by_type = {type_: tuple(rule for rule in rules if rule.on is None or type_ in rule.on) for type_ in types}
-        by_type[""] = tuple(rule for rule in rules if rule.is_condition)
-        used = frozenset(name for name in names if any(_mentions(guard.source, name) for guard in guards))
+        named = [rule.types for rule in rules] + [measure.types for measure in measures]
+        types = frozenset[str]().union(*(types for types in named if types))
+        by_type = {type_: _concerned(type_, rules, measures) for type_ in (*types, "")}
+        asked = [name for name in names if any(_mentions(guard.source, name) for guard in guards)]
         return Definition(
-            key, initial, opens, subject_path, stages, measures, rules, moves, compiler, used, labels, by_type
+            key,
+            initial,
+            opens,
+            subject_path,
+            stages,
+            measures,
+            rules,
+            moves,
+            compiler,
+            tuple(name for name in asked if not name.startswith("measures.")),
+            tuple((n, measure) for n, measure in enumerate(measures) if f"measures.{measure.name}" in asked),
+            labels,
+            by_type,
         )
 
     # -- the parts of a document ---------------------------------------------------------------------------------
@@ -365,6 +386,13 @@ class _Compilation:
             forms = ", ".join(root if root == "occurred_at" else f"{root}.NAME" for root in roots)
             self.problem(pointer, f"{str(raw)[:80]!r} leads nowhere; it must be one of {forms}")
         return parts
+
+
+def _concerned(type_: str, rules: Sequence[Rule], measures: Sequence[Measure]) -> _Concerned:
+    return _Concerned(
+        tuple(rule for rule in rules if rule.types is None or type_ in rule.types),
+        tuple((n, measure) for n, measure in enumerate(measures) if measure.types is None or type_ in measure.types),
+    )
 
 
 def _mentions(source: str, name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from lifecycle_engine.lifecycle.definitions import ActiveDefinition, Definition, Rule
 from lifecycle_engine.lifecycle.guards import Values
@@ -36,8 +36,8 @@ def fold(
     definitions: Definitions,
     touchpoints: Iterable[Touchpoint],
     state: CustomerState = UNKNOWN,
-    tell: Callable[[Event], None] = lambda _: None,
-    checkpoint: Callable[[CustomerState], None] | None = None,
+    tell: Callable[[Event], object] = lambda _: None,
+    checkpoint: Callable[[CustomerState], object] | None = None,
     every: int = 16,
 ) -> CustomerState:
     """Folds touchpoints, sorted by place and all after `state.place`, and tells each line of history as it comes.
@@ -80,81 +80,86 @@ def _subject(definition: Definition, touchpoint: Touchpoint) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _NO_SUBJECT
 
 
+class _Situation(NamedTuple):
+    """What guards can ask about: a journey (None before it opens) at one touchpoint, which the totals hold already."""
+
+    definition: Definition
+    stage: str
+    journey: JourneyState | None
+    totals: tuple[Total, ...]
+    touchpoint: Touchpoint
+
+
 def _take(
     active: ActiveDefinition,
     subject: str | None,
     journey: JourneyState | None,
     touchpoint: Touchpoint,
-    tell: Callable[[Event], None],
+    tell: Callable[[Event], object],
 ) -> JourneyState | None:
     """One touchpoint in one journey: it enters the measures, then is judged (3); the first one may open it (2)."""
     version, definition = active
     if journey is None:
         if definition.opens is not None and touchpoint.type not in definition.opens:
             return None
-        stage, visits = definition.initial, {}
-        totals: Sequence[Total] = [measure.empty for measure in definition.measures]
+        stage, totals = definition.initial, tuple([measure.empty for measure in definition.measures])
     else:
-        stage, visits, totals = journey.stage, journey.visits, journey.totals
-    totals = tuple(
-        [measure.take(total, touchpoint) for measure, total in zip(definition.measures, totals, strict=True)]
-    )
+        stage, totals = journey.stage, journey.totals
+    rules, measures = definition.concerned(touchpoint.type)
+    if measures:
+        taken = list(totals)
+        for index, measure in measures:
+            taken[index] = measure.take(taken[index], touchpoint)
+        totals = tuple(taken)
+    decision = _judge(rules, _Situation(definition, stage, journey, totals, touchpoint)) if rules else None
 
-    bound: list[Values] = []
-
-    def values() -> Values:
-        if not bound:
-            bound.append(_bind(definition, stage, visits, journey, totals, touchpoint))
-        return bound[0]
-
-    decision = _judge(definition, stage, definition.rules_for(touchpoint.type), values)
-
-    def event(
-        to: str, origin: str | None, move: Move, skipped: tuple[str, ...], rule: int | None, reason: str | None
-    ) -> None:
+    def event(to: str, origin: str | None, move: Move, skipped: tuple[str, ...], decided: Decision | None) -> Event:
+        rule = decided.rule if decided else None
         cause: CauseKind = "condition" if rule is not None and definition.rules[rule].is_condition else "touchpoint"
-        tell(
-            Event(
-                active.definition.key, subject, touchpoint.occurred_at, to, origin, move, skipped,
-                cause, rule, touchpoint.id, touchpoint.source, version, reason,
-            )
+        return Event(
+            definition.key, subject, touchpoint.occurred_at, to, origin, move, skipped,
+            cause, rule, touchpoint.id, touchpoint.source, version, decided.refusal if decided else None,
         )  # fmt: skip
 
-    moved = decision is not None and decision.refusal is None
+    refused = decision is not None and decision.refusal is not None
     if journey is None:
-        target, rule = (decision.stage, decision.rule) if decision and moved else (stage, None)
+        moved = None if refused else decision
+        target = moved.stage if moved else stage
         skipped = definition.skipped(stage, target)
         if definition.stages[target].rank > definition.stages[stage].rank:
             skipped = (stage, *skipped)
-        event(target, None, "start", skipped, rule, None)
-        opened = JourneyState(target, touchpoint.occurred_at, None, {target: 1}, totals, version)
-        if decision and not moved:
-            event(decision.stage, stage, "refused", (), decision.rule, decision.refusal)
-        return opened
-    if decision is None:
-        return journey._replace(totals=totals, definition_version=version)
-    if not moved:
-        event(decision.stage, stage, "refused", (), decision.rule, decision.refusal)
-        return journey._replace(totals=totals, definition_version=version)
-    target = decision.stage
-    event(target, stage, _move(definition, stage, target), definition.skipped(stage, target), decision.rule, None)
-    visits = {**visits, target: visits.get(target, 0) + 1}
-    return JourneyState(target, touchpoint.occurred_at, stage, visits, totals, version)
+        tell(event(target, None, "start", skipped, moved))
+        journey = JourneyState(target, touchpoint.occurred_at, None, {target: 1}, totals, version)
+    elif decision is None or refused:
+        journey = journey._replace(totals=totals, definition_version=version)
+    else:
+        target = decision.stage
+        tell(event(target, stage, _move(definition, stage, target), definition.skipped(stage, target), decision))
+        visits = {**journey.visits, target: journey.visits.get(target, 0) + 1}
+        journey = JourneyState(target, touchpoint.occurred_at, stage, visits, totals, version)
+    if decision is not None and refused:
+        tell(event(decision.stage, stage, "refused", (), decision))
+    return journey
 
 
-def _judge(definition: Definition, stage: str, rules: Iterable[Rule], values: Callable[[], Values]) -> Decision | None:
+def _judge(rules: Sequence[Rule], situation: _Situation) -> Decision | None:
     """3: the first rule that matches decides, also when it then does nothing or is refused."""
+    definition, stage = situation.definition, situation.stage
+    values: Values | None = None
     for rule in rules:
         if rule.origins is not None and stage not in rule.origins:
             continue
-        if not all(guard.holds(values()) for guard in rule.when):
-            continue
+        if rule.when:
+            values = values or _bind(situation)
+            if not all([guard.holds(values) for guard in rule.when]):
+                continue
         if rule.to == stage and not rule.reenter:
             return None
         if not definition.allows(stage, rule.to):
             return Decision(rule.index, rule.to, "moves")
         for index, guard in enumerate(definition.stages[rule.to].requires):
-            if not guard.holds(values()):
+            values = values or _bind(situation)
+            if not guard.holds(values):
                 return Decision(rule.index, rule.to, f"requires[{index}]")
         return Decision(rule.index, rule.to, None)
     return None
@@ -170,39 +175,37 @@ def _move(definition: Definition, origin: str, target: str) -> Move:
     return "advance" if distance == 1 else "skip"
 
 
-def _bind(
-    definition: Definition,
-    stage: str,
-    visits: Mapping[str, int],
-    journey: JourneyState | None,
-    totals: Sequence[Total],
-    touchpoint: Touchpoint,
-) -> Values:
+def _visits(situation: _Situation) -> dict[str, int]:
+    begun = situation.journey.visits if situation.journey else {}
+    return {key: begun.get(key, 0) for key in situation.definition.stages}
+
+
+_NAMES: Mapping[str, Callable[[_Situation], Any]] = {
+    "event.id": lambda situation: situation.touchpoint.id,
+    "event.source": lambda situation: situation.touchpoint.source,
+    "event.type": lambda situation: situation.touchpoint.type,
+    "event.occurred_at": lambda situation: _datetime(situation.touchpoint.occurred_at),
+    "event.properties": lambda situation: situation.touchpoint.properties,
+    "event.context": lambda situation: situation.touchpoint.context,
+    "journey.stage": lambda situation: situation.stage,
+    "journey.entered_at": lambda situation: _datetime(situation.journey.entered_at) if situation.journey else None,
+    "journey.visits": _visits,
+}
+
+
+def _bind(situation: _Situation) -> Values:
     """The names that guards may ask for. A measure without a value, or an entry that is not yet, stays unbound."""
-    names = definition.names
+    definition = situation.definition
     values: dict[str, Any] = {}
-    if "event.properties" in names:
-        values["event.properties"] = touchpoint.properties
-    if "event.context" in names:
-        values["event.context"] = touchpoint.context
-    if "event.type" in names:
-        values["event.type"] = touchpoint.type
-    if "event.id" in names:
-        values["event.id"] = touchpoint.id
-    if "event.source" in names:
-        values["event.source"] = touchpoint.source
-    if "event.occurred_at" in names:
-        values["event.occurred_at"] = _datetime(touchpoint.occurred_at)
-    if "journey.stage" in names:
-        values["journey.stage"] = stage
-    if "journey.visits" in names:
-        values["journey.visits"] = {key: visits.get(key, 0) for key in definition.stages}
-    if "journey.entered_at" in names and journey is not None:
-        values["journey.entered_at"] = _datetime(journey.entered_at)
-    for measure, total in zip(definition.measures, totals, strict=True):
-        if (name := f"measures.{measure.name}") in names and measure.has_value(total):
+    for name in definition.names:
+        value = _NAMES[name](situation)
+        if value is not None:
+            values[name] = value
+    for index, measure in definition.asked_measures:
+        total = situation.totals[index]
+        if measure.has_value(total):
             value = measure.read(total)
-            values[name] = _datetime(value) if measure.path == ("occurred_at",) else value
+            values[f"measures.{measure.name}"] = _datetime(value) if measure.path == ("occurred_at",) else value
     return definition.compiler.bind(values)
 
 

@@ -57,9 +57,10 @@ class Measure:
         return [0, 0] if self.kind is MeasureKind.SUM else []
 
     def take(self, total: Total, touchpoint: Touchpoint) -> Total:
-        """The total with one more touchpoint, which must sort after all that it holds. Totals are never changed."""
-        if self.types is not None and touchpoint.type not in self.types:
-            return total
+        """The total with one more touchpoint of its types, which must sort after all that it holds.
+
+        A total is never changed, only replaced.
+        """
         if self.kind is MeasureKind.COUNT:
             return total + 1
         value = value_at(touchpoint, self.path)
@@ -137,7 +138,7 @@ def _rounded(total: Total) -> float:
     try:
         return numerator / (1 << shift)
     except OverflowError:
-        return math.copysign(math.inf, numerator)
+        return math.inf if numerator > 0 else -math.inf
 
 
 def _integer(numerator: int | str) -> int:

@@ -144,6 +144,8 @@ class KafkaAppender:
         return bool(done) and update.exception() is None and bool(update.result())
 
     async def ends(self) -> dict[int, int]:
+        if not self._partitions:
+            raise LogUnavailableError("Kafka is out of reach")
         try:
             async with asyncio.timeout(4.5):
                 return await self._ends()

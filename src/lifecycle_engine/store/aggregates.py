@@ -43,9 +43,7 @@ _NAMED = (
     .cte("named")
 )
 _OWNED_BY = (
-    select(ownership.c.owner)
-    .where(ownership.c.identity == _NAMED.c.id, visible(ownership, KNOWN_AT))
-    .scalar_subquery()
+    select(ownership.c.owner).where(ownership.c.identity == _NAMED.c.id, visible(ownership, KNOWN_AT)).scalar_subquery()
 )
 OWNER = select(func.coalesce(_OWNED_BY, _NAMED.c.id).label("id")).cte("owner")
 """The customer's row (`id`) to whom the identity (`kind`, `value`) belongs, as known at `known_at`."""

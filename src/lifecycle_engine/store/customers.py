@@ -112,9 +112,9 @@ async def customers_behind(connection: AsyncConnection, definitions: int, after:
 
 
 async def find_customer(connection: AsyncConnection, identity: Identity) -> CustomerRow | None:
-    """The customer of an identity, unlocked."""
+    """The customer of an identity, unlocked; None for one of whom nothing was ever accepted."""
     columns = _COLUMNS.replace("locked.", "")
-    query = text(f"SELECT {columns} FROM customer WHERE kind = :kind AND value = :value")
+    query = text(f"SELECT {columns} FROM customer WHERE kind = :kind AND value = :value AND recorded_at > 0")
     row = (await connection.execute(query, identity._asdict())).first()
     return _row(row) if row else None
 

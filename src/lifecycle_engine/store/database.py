@@ -15,10 +15,12 @@ from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 _RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})
+_SQLITE_MAY_PASS = ("database is locked", "database or disk is full", "disk I/O error")
 _BY_KEY_ONLY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 
@@ -56,11 +58,13 @@ class Database:
 def is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it is tried again: a deadlock, a lost connection, a restart."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, OSError)
+        return isinstance(error, OSError | PoolTimeoutError)
     if error.connection_invalidated:
         return True
     state = getattr(error.orig, "sqlstate", None) or ""
-    return state in _RETRYABLE_STATES or state.startswith(("08", "57P", "53")) or "database is locked" in str(error)
+    if state in _RETRYABLE_STATES or state.startswith(("08", "57P", "53")):
+        return True
+    return any(words in str(error.orig) for words in _SQLITE_MAY_PASS)
 
 
 def _sqlite(url: str) -> AsyncEngine:

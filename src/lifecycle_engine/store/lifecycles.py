@@ -25,10 +25,25 @@ class Version(NamedTuple):
     activated_in: int | None
 
 
+class Summary(NamedTuple):
+    """A lifecycle: its newest version, the active one (None while there is none), and when it was first posted."""
+
+    key: str
+    newest_version: int
+    active_version: int | None
+    created_at: int
+
+
 async def hold_definitions(connection: AsyncConnection) -> None:
     """Keeps the set of active definitions as it is until this transaction ends."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_SET_LOCK})"))
+
+
+async def lock_definitions(connection: AsyncConnection) -> None:
+    """Waits until nobody holds the definitions, and keeps them to itself until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_SET_LOCK})"))
 
 
 async def definition_number(connection: AsyncConnection) -> int:
@@ -53,9 +68,53 @@ async def versions(connection: AsyncConnection, key: str | None = None) -> list[
     return [Version(*row) for row in rows]
 
 
+async def find_version(connection: AsyncConnection, key: str, version: int) -> Version | None:
+    """One version of a lifecycle."""
+    query = select(lifecycle).where(lifecycle.c.key == key, lifecycle.c.version == version)
+    row = (await connection.execute(query)).first()
+    return Version(*row) if row else None
+
+
+async def newest_versions(connection: AsyncConnection, key: str, before: int | None, limit: int) -> list[Version]:
+    """The versions of a lifecycle, the newest first, from one before a version on."""
+    query = select(lifecycle).where(lifecycle.c.key == key).order_by(lifecycle.c.version.desc()).limit(limit)
+    if before is not None:
+        query = query.where(lifecycle.c.version < before)
+    return [Version(*row) for row in await connection.execute(query)]
+
+
+_OTHER = lifecycle.alias("other")
+_SUMMARY = (
+    select(
+        lifecycle.c.key,
+        func.max(lifecycle.c.version),
+        select(_OTHER.c.version)
+        .where(_OTHER.c.key == lifecycle.c.key, _OTHER.c.activated_at.is_not(None))
+        .order_by(_OTHER.c.activated_at.desc())
+        .limit(1)
+        .scalar_subquery(),
+        func.min(lifecycle.c.created_at),
+    )
+    .group_by(lifecycle.c.key)
+    .order_by(lifecycle.c.key)
+)
+
+
+async def summaries(connection: AsyncConnection, after: str, limit: int) -> list[Summary]:
+    """The lifecycles whose keys come after a text, in the order of their keys."""
+    rows = await connection.execute(_SUMMARY.where(lifecycle.c.key > after).limit(limit))
+    return [Summary(*row) for row in rows]
+
+
+async def find_summary(connection: AsyncConnection, key: str) -> Summary | None:
+    """One lifecycle."""
+    row = (await connection.execute(_SUMMARY.where(lifecycle.c.key == key))).first()
+    return Summary(*row) if row else None
+
+
 async def add_version(connection: AsyncConnection, key: str, document: str, media_type: str, now: int) -> Version:
     """Stores a new version, numbered by the server from 1 on."""
-    await _alone(connection)
+    await lock_definitions(connection)
     last = (await connection.execute(select(func.max(lifecycle.c.version)).where(lifecycle.c.key == key))).scalar()
     version = Version(key, (last or 0) + 1, document, media_type, now, None, None)
     await connection.execute(insert(lifecycle).values(version._asdict()))
@@ -64,7 +123,7 @@ async def add_version(connection: AsyncConnection, key: str, document: str, medi
 
 async def activate_version(connection: AsyncConnection, key: str, version: int, now: int) -> int:
     """Makes a version the active one, once the running transactions have ended; gives the new set's number."""
-    await _alone(connection)
+    await lock_definitions(connection)
     number = await definition_number(connection) + 1
     await connection.execute(
         update(lifecycle)
@@ -73,8 +132,3 @@ async def activate_version(connection: AsyncConnection, key: str, version: int, 
     )
     await connection.execute(update(definition_set).values(number=number))
     return number
-
-
-async def _alone(connection: AsyncConnection) -> None:
-    if connection.dialect.name == "postgresql":
-        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_SET_LOCK})"))

@@ -1,0 +1,91 @@
+"""`python -m bench`: every measurement in one run, on real Kafka and PostgreSQL; the tables go to standard output."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from bench import report
+from bench.processes import BenchError, Servers, servers, share_cores
+from bench.progress import Progress
+from bench.report import Section
+from bench.targets import migrated, query
+from bench.throughput import Throughput
+from bench.worker import WorkerAlone
+from tools.services import ServiceError
+
+
+class Measurement(Protocol):
+    """One table, from rounds in which all that it compares take turns."""
+
+    @property
+    def steps(self) -> int:
+        """How many figures it takes, for the progress bar."""
+
+    def run(self, progress: Progress) -> Section:
+        """Raises BenchError if anything that is measured fails."""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cores = share_cores()
+    try:
+        if options.write:
+            report.check_place(options.write)
+        text = _run(options, cores)
+    except (BenchError, ServiceError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: everything that was started is stopped", file=sys.stderr)
+        return 130
+    print(text, end="")
+    if options.write:
+        report.write(options.write, text)
+    return 0
+
+
+def _run(options: argparse.Namespace, cores: int) -> str:
+    rounds = options.rounds or (1 if options.quick else 3)
+    with Progress() as progress, servers() as running, migrated(running) as template:
+        chosen = [
+            _MEASUREMENTS[name](running, template, rounds, options.quick) for name in options.only or _MEASUREMENTS
+        ]
+        progress.expect(sum(measurement.steps for measurement in chosen))
+        sections = [measurement.run(progress) for measurement in chosen]
+        (((postgresql,),),) = query(template, "SELECT split_part(current_setting('server_version'), ' ', 1)")
+        setting = report.setting(_command(), cores, postgresql, running.kafka_version)
+    return report.document(sections, [*setting, f"{rounds} round{'s' * (rounds > 1)}"])
+
+
+_MEASUREMENTS: Mapping[str, Callable[[Servers, str, int, bool], Measurement]] = {
+    "throughput": lambda running, template, rounds, quick: Throughput(running, template, rounds=rounds, quick=quick),
+    "worker": lambda running, template, rounds, quick: WorkerAlone(running, template, rounds=rounds, quick=quick),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure Lifecycle Engine beside the bare floor and the day-one service.",
+        epilog="LIFECYCLE_TEST_DATABASE_URL and LIFECYCLE_TEST_KAFKA name servers to use instead of fresh ones.",
+    )
+    parser.add_argument("--quick", action="store_true", help="one round, shorter loads: under two minutes")
+    parser.add_argument("--rounds", type=int, choices=range(1, 100), metavar="N", help="default: 3, with --quick 1")
+    parser.add_argument("--only", action="append", choices=list(_MEASUREMENTS), help="may be repeated; default: all")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document, too")
+    return parser
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""From HTTP to queryable stage: the engine, the bare floor and the day-one service under the same load."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import uvloop
+
+from bench.load import Figures, Load, drive
+from bench.processes import BenchError, Servers
+from bench.progress import Progress
+from bench.report import Section, milliseconds, rate, ratio
+from bench.targets import TARGETS, Service, Target
+
+WARM_UP = {
+    Service.ENGINE: (Load(10_000, 100), Load(1_000)),
+    Service.BARE: (Load(10_000, 100), Load(1_000)),
+    Service.DAY_ONE: (Load(200),),
+}
+"""Not measured: connections are made, statements prepared, plans settled."""
+
+
+class Throughput:
+    """Each round puts every load on every service, one service at a time, on fresh databases and topics."""
+
+    def __init__(self, servers: Servers, template: str, *, rounds: int, quick: bool) -> None:
+        self._servers = servers
+        self._template = template
+        self._rounds = rounds
+        batched, single, day_one = (20_000, 6_000, 2_000) if quick else (40_000, 20_000, 4_000)
+        loads = [Load(n, each, racing) for n, each in ((batched, 100), (single, 1)) for racing in (False, True)]
+        self._loads = {
+            Service.ENGINE: loads,
+            Service.BARE: loads,
+            Service.DAY_ONE: [Load(day_one, racing=racing) for racing in (False, True)],
+        }
+        self._figures: dict[tuple[Service, str], list[Figures]] = defaultdict(list)
+
+    @property
+    def steps(self) -> int:
+        return self._rounds * sum(map(len, self._loads.values()))
+
+    def run(self, progress: Progress) -> Section:
+        """Raises BenchError if a service fails or loses a touchpoint."""
+        services = list(Service)
+        for number in range(self._rounds):
+            first = number % len(services)
+            for service in services[first:] + services[:first]:
+                self._run_service(service, progress)
+        rows = [
+            [str(load), str(service), *self._cells(load, figures)]
+            for load in self._loads[Service.ENGINE]
+            for service in services
+            if (figures := self._figures.get((service, str(load))))
+        ]
+        return Section(
+            "From HTTP to queryable stage",
+            ["touchpoints", "", "accepted/s", "queryable/s", "p50 ms", "p99 ms", "of the bare floor", "times day-one"],
+            rows,
+        )
+
+    def _run_service(self, service: Service, progress: Progress) -> None:
+        progress.doing(f"{service}: starting")
+        with TARGETS[service](self._servers, self._template) as target:
+            for load in WARM_UP[service]:
+                self._drive(service, target, load, progress)
+            for load in self._loads[service]:
+                self._servers.settle()
+                figures = self._drive(service, target, load, progress)
+                self._figures[service, str(load)].append(figures)
+                progress.done(f"{service}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
+
+    def _drive(self, service: Service, target: Target, load: Load, progress: Progress) -> Figures:
+        progress.doing(f"{service}: {load}", load.touchpoints)
+        before = target.stored()
+        try:
+            figures = uvloop.run(drive(target.address, load, progress.advance))
+        except ConnectionError as error:
+            target.check()
+            raise BenchError(f"{service}, {load}: {error}") from error
+        target.check()
+        failures = figures.failures(load)
+        if (stored := target.stored() - before) != load.touchpoints:
+            failures.append(f"{stored} of {load.touchpoints} touchpoints are in the database")
+        if failures:
+            raise BenchError(f"{service}, {load}: {'; '.join(failures)}")
+        return figures
+
+    def _cells(self, load: Load, figures: list[Figures]) -> list[str]:
+        queryable = [one.queryable_rate for one in figures]
+        bare = [one.queryable_rate for one in self._figures[Service.BARE, str(load)]]
+        # The day-one service takes one touchpoint a request, however many others take.
+        day_one = [one.queryable_rate for one in self._figures[Service.DAY_ONE, str(Load(1, racing=load.racing))]]
+        return [
+            rate([one.accepted_rate for one in figures]),
+            rate(queryable),
+            milliseconds([one.p50 for one in figures]),
+            milliseconds([one.p99 for one in figures]),
+            ratio(queryable, bare),
+            ratio(queryable, day_one),
+        ]

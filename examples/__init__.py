@@ -1,0 +1,1 @@
+"""Programs that use the service as anybody would: over HTTP, with a key."""

@@ -1,0 +1,1 @@
+"""The HTTP application: who may ask, what is answered, and how an error is said."""

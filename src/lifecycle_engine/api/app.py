@@ -1,0 +1,54 @@
+"""The application: routes, errors and keys put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from lifecycle_engine.api import health, ingest, problems
+from lifecycle_engine.api.authentication import Keys
+from lifecycle_engine.api.health import Health
+from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.ingest.intake import Intake
+from lifecycle_engine.log.port import Appender
+from lifecycle_engine.store.database import Database
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes work with; `clock` gives microseconds since the epoch, `log` names the positions' rows."""
+
+    appender: Appender
+    intake: Intake
+    keys: Keys
+    database: Database
+    definitions: Definitions
+    health: Health
+    log: str
+    clock: Callable[[], int]
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application; it starts and stops the appender and keeps the keys fresh."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await services.appender.start()
+        async with services.keys.kept_fresh():
+            yield
+        await services.appender.stop()
+
+    app = FastAPI(
+        title="Lifecycle Engine",
+        version="0.1.0",
+        summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    problems.install(app)
+    app.include_router(health.router)
+    app.add_route(ingest.PATH, ingest.post_touchpoints, methods=["POST"], include_in_schema=False)
+    return app

@@ -1,0 +1,163 @@
+"""API keys: made, checked in memory, and read anew from the database every two seconds.
+
+A key is `le_<8>_<32><6>`: a prefix to recognise it by, a secret, and a CRC-32 of all before it, so that a scanner can tell
+a key from a lookalike. Only its SHA-256 is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import string
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from lifecycle_engine.api.problems import ProblemError
+from lifecycle_engine.store.database import Database
+from lifecycle_engine.store.keys import KeyRow, add_key, all_keys
+
+SCOPES = ("ingest:write", "customers:read", "lifecycles:read", "lifecycles:write")
+"""Everything that a key can be allowed."""
+FIRST = "default"
+"""The name of the first key, and so the source of what is posted with it."""
+REFRESH = 2.0
+"""Seconds between two looks at the table of keys."""
+
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+
+logger = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """Who is asking: `name` is the source of what it posts."""
+
+    name: str
+    scopes: frozenset[str]
+    expires_at: int | None
+
+
+class Keys:
+    """The keys that are accepted now."""
+
+    def __init__(self, database: Database, first_key: str | None) -> None:
+        self._database = database
+        self._given = {_hash(first_key): Key(FIRST, frozenset(SCOPES), None)} if first_key else {}
+        self._keys: dict[bytes, Key] = dict(self._given)
+        self.loaded = bool(self._given)
+
+    async def ready(self) -> bool:
+        """Whether keys can be checked."""
+        return self.loaded
+
+    async def refresh(self) -> None:
+        """Reads the table of keys."""
+        async with self._database.transaction() as connection:
+            rows = await all_keys(connection)
+        stored = {row.hash: Key(row.name, row.scopes, row.expires_at) for row in rows if row.revoked_at is None}
+        self._keys = {**stored, **self._given}
+        self.loaded = True
+
+    @contextlib.asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator[None]:
+        """Reads the table again and again for as long as the block lasts; a database that is away changes nothing."""
+        task = asyncio.create_task(self._keep_fresh(), name="keys")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def make_first(self) -> str | None:
+        """Stores a first key with every scope and gives it, to be shown once; None where there is a key already."""
+        text, now = generate_key(), time.time_ns() // 1000
+        async with self._database.transaction() as connection:
+            if await all_keys(connection):
+                return None
+            await add_key(
+                connection,
+                KeyRow(FIRST, text[3:11], _hash(text), frozenset(SCOPES), now, expires_at=None, revoked_at=None),
+            )
+        await self.refresh()
+        return text
+
+    async def exist(self) -> bool:
+        """Whether there is any key at all."""
+        await self.refresh()
+        return bool(self._keys)
+
+    def find(self, text: bytes, now: int) -> Key | None:
+        """The key with this text, unless it has expired."""
+        digest = hashlib.sha256(text).digest()
+        key = self._keys.get(digest)
+        if key is None or (key.expires_at is not None and key.expires_at <= now):
+            return None
+        return key
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            try:
+                await self.refresh()
+            except Exception as error:
+                logger.warning("the keys were not read: %s", type(error).__name__)
+
+
+def generate_key() -> str:
+    """A new key's text."""
+    body = f"le_{_random(8)}_{_random(32)}"
+    return body + _base62(zlib.crc32(body.encode()), 6)
+
+
+def authenticate(keys: Keys, now: Callable[[], int], authorization: bytes | None, scopes: Iterable[str]) -> Key:
+    """The key of an `Authorization` header's bytes, which must have one of these scopes. Raises ProblemError 401, 403."""
+    scheme, _, text = (authorization or b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not text.strip():
+        raise ProblemError(
+            401, "key_missing", "send an API key: Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
+        )
+    key = keys.find(text.strip(), now())
+    if key is None:
+        if not keys.loaded:
+            raise ProblemError(
+                503, "keys_unavailable", "the keys could not be read yet; try again", headers={"Retry-After": "1"}
+            )
+        raise ProblemError(
+            401, "key_unknown", "this API key is unknown, expired or revoked", headers={"WWW-Authenticate": "Bearer"}
+        )
+    if key.scopes.isdisjoint(scopes):
+        raise ProblemError(403, "scope_missing", f"this API key lacks the scope {' or '.join(scopes)}")
+    return key
+
+
+def requires(*scopes: str) -> Callable[[Request], Key]:
+    """A route's dependency: a key that has one of these scopes."""
+
+    def dependency(request: Request) -> Key:
+        services = request.app.state.services
+        header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
+        return authenticate(services.keys, services.clock, header, scopes)
+
+    return dependency
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,60 @@
+"""Paths are matched as they were sent, and their parts decoded after that.
+
+A customer may be called `a/b`, and is asked for as `a%2Fb`. A server that decodes the path first no longer sees where
+a part ends.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote, unquote_to_bytes
+
+from fastapi import Path
+from pydantic import AfterValidator, WithJsonSchema
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class SentPath:
+    """Puts the path as it was sent in the place of the decoded one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw: bytes | None = scope.get("raw_path")
+            path = quote(scope["path"]) if raw is None else raw.decode("ascii")
+            scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
+
+
+def _decoded(part: str) -> str:
+    try:
+        text = unquote_to_bytes(part).decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 once its percent signs are decoded") from None
+    return without_nul(text)
+
+
+def without_nul(text: str) -> str:
+    """The text; ValueError if it contains NUL, which no database takes."""
+    if "\0" in text:
+        raise ValueError("contains NUL")
+    return text
+
+
+Part = Annotated[str, AfterValidator(_decoded), WithJsonSchema({"type": "string", "minLength": 1})]
+"""One part of a path, percent-encoded UTF-8 on the way in."""
+
+CustomerValue = Annotated[
+    Part,
+    Path(
+        description="The customer's id, percent-encoded (`a/b` is `a%2Fb`); with `kind=anonymous_id` an anonymous id.",
+        examples=["42"],
+    ),
+]
+LifecycleKey = Annotated[Part, Path(description="The key of a lifecycle.", examples=["five-stages"])]
+TouchpointId = Annotated[
+    Part,
+    Path(description="The id of a touchpoint, percent-encoded.", examples=["0198c0de-7e57-7000-8000-000000000001"]),
+]

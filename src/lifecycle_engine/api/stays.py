@@ -1,0 +1,89 @@
+"""The lines of a history as answers show them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from lifecycle_engine.api.values import Instant
+from lifecycle_engine.lifecycle.journeys import CauseKind, Event
+from lifecycle_engine.store.answers.stays import KnownLine
+
+
+class Cause(BaseModel):
+    """Why a line is there."""
+
+    kind: CauseKind
+    rule: int | None = Field(description="The place of the deciding rule in the definition, from 0.", examples=[3])
+    touchpoint: str | None = Field(description="The id of the touchpoint that was judged.", examples=["t-1024"])
+    source: str | None = Field(description="The source of that touchpoint.", examples=["shop"])
+    definition_version: int = Field(examples=[1])
+
+
+class _Line(BaseModel):
+    lifecycle: str = Field(examples=["five-stages"])
+    subject: str | None = Field(description="What the journey is about; null where the lifecycle has no subjects.")
+    recorded_at: Instant = Field(description="Since when this is known.")
+    superseded_at: Instant | None = Field(description="Since when this is known to be wrong; null: it stands.")
+
+
+class Stay(_Line):
+    """One interval in one stage, with the transition that opened it."""
+
+    stage: str = Field(examples=["purchase"])
+    entered_at: Instant
+    left_at: Instant | None = Field(description="When the next stay begins; null for the current one.")
+    origin: str | None = Field(
+        serialization_alias="from", description="The stage before; null at the start.", examples=["consideration"]
+    )
+    move: Literal["start", "advance", "skip", "back", "reenter"]
+    skipped: list[str] = Field(description="The stages that lie between, in their order.", examples=[[]])
+    cause: Cause
+
+
+class Refusal(_Line):
+    """A move that a rule aimed at and the definition forbade. It left the journey where it was."""
+
+    stage: str = Field(description="The stage that the rule aimed at.", examples=["retention"])
+    entered_at: Instant = Field(description="When it would have been entered.")
+    left_at: None = None
+    origin: str | None = Field(serialization_alias="from", description="The stage that the journey stayed in.")
+    move: Literal["refused"]
+    skipped: list[str] = Field(examples=[[]])
+    reason: str = Field(
+        description="`moves`, or the entry guard that did not hold, such as `requires[0]`.", examples=["requires[0]"]
+    )
+    cause: Cause
+
+
+HistoryItem = Annotated[Stay | Refusal, Field(discriminator="move")]
+
+
+def cause_of(event: Event) -> Cause:
+    return Cause(
+        kind=event.cause,
+        rule=event.rule,
+        touchpoint=event.touchpoint,
+        source=event.source,
+        definition_version=event.definition_version,
+    )
+
+
+def history_item(known: KnownLine) -> Stay | Refusal:
+    """A line as the history lists it."""
+    event = known.line.event
+    fields = {
+        "lifecycle": event.lifecycle,
+        "subject": event.subject,
+        "stage": event.stage,
+        "entered_at": event.at,
+        "left_at": known.left_at,
+        "origin": event.origin,
+        "move": event.move,
+        "skipped": list(event.skipped),
+        "cause": cause_of(event),
+        "recorded_at": known.line.recorded_at,
+        "superseded_at": known.line.superseded_at,
+    }
+    return Stay(**fields) if event.is_stay else Refusal(**fields, reason=event.reason)
