@@ -73,8 +73,8 @@ class Address:
 class Figures:
     """What a load came to. Rates are touchpoints a second, p50 and p99 seconds of a POST.
 
-    `accepted` counts the touchpoints that were acknowledged, `unapplied` the sampled customers whose last one never
-    showed.
+    `accepted` counts the touchpoints that were acknowledged, `missing` has the last answer of each sampled customer
+    whose last touchpoint never showed.
     """
 
     accepted: int
@@ -83,7 +83,7 @@ class Figures:
     p50: float
     p99: float
     statuses: Mapping[int, int]
-    unapplied: int
+    missing: Mapping[str, str]
 
     def failures(self, load: Load) -> list[str]:
         """What went wrong, in words."""
@@ -92,8 +92,10 @@ class Figures:
             found.append("answers with status " + ", ".join(f"{s} ({n} times)" for s, n in sorted(others.items())))
         if self.accepted != load.touchpoints:
             found.append(f"{self.accepted} of {load.touchpoints} touchpoints accepted")
-        if self.unapplied:
-            found.append(f"the last touchpoint of {self.unapplied} of {SAMPLE} customers never showed")
+        for customer, answer in list(self.missing.items())[:1]:
+            found.append(
+                f"the last touchpoint of {len(self.missing)} of {SAMPLE} customers never showed; of {customer}: {answer}"
+            )
         return found
 
 
@@ -141,7 +143,7 @@ async def drive(address: Address, load: Load, posted: Callable[[int], object] = 
         began = time.perf_counter()
         await asyncio.gather(*map(post, lanes, connections))
         answered = time.perf_counter() - began
-        unapplied = await _unapplied(address, load, run, connections[0])
+        missing = await _missing(address, load, run, connections[0])
         shown = time.perf_counter() - began
     finally:
         for connection in connections:
@@ -154,7 +156,7 @@ async def drive(address: Address, load: Load, posted: Callable[[int], object] = 
         p50=latencies[len(latencies) // 2],
         p99=latencies[len(latencies) * 99 // 100],
         statuses=statuses,
-        unapplied=unapplied,
+        missing=missing,
     )
 
 
@@ -196,10 +198,11 @@ def _lanes(address: Address, load: Load, run: str) -> list[Iterator[tuple[int, b
     ]
 
 
-async def _unapplied(address: Address, load: Load, run: str, connection: Connection) -> int:
-    """Asks for one customer after the other until each shows its last touchpoint; gives how many never did."""
+async def _missing(address: Address, load: Load, run: str, connection: Connection) -> dict[str, str]:
+    """Asks for one customer after the other until each shows its last touchpoint; gives the answers of the rest."""
     waiting = list(range(0, min(CUSTOMERS, load.touchpoints), max(1, CUSTOMERS // SAMPLE)))
     patience = time.monotonic() + PATIENCE_SECONDS
+    answer = ""
     while waiting and time.monotonic() < patience:
         customer = waiting[0]
         last = customer + (load.touchpoints - 1 - customer) // CUSTOMERS * CUSTOMERS
@@ -210,8 +213,9 @@ async def _unapplied(address: Address, load: Load, run: str, connection: Connect
             waiting.pop(0)
             patience = time.monotonic() + PATIENCE_SECONDS
         else:
+            answer = f"{status} {body.decode(errors='replace')[:500]}"
             await asyncio.sleep(POLL_SECONDS)
-    return len(waiting)
+    return {_customer_id(run, customer): answer for customer in waiting}
 
 
 def _customer_id(run: str, customer: int) -> str:

@@ -44,14 +44,20 @@ class Process:
         # Nothing of the caller's own settings, nor of a .env file, may reach what is measured.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("LIFECYCLE_")}
         self._environment = {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **environment}
-        self._directory = directory
-        self._log = directory / f"{name.replace(' ', '-')}-{uuid.uuid4().hex}.log"
+        # Each has a directory of its own, which goes with it even if this run is killed.
+        self._directory = directory / uuid.uuid4().hex
+        self._log = self._directory / "output"
         self._ends = ends
 
     def __enter__(self) -> Self:
+        self._directory.mkdir()
         with self._log.open("wb") as log:
             self._process = Supervised(
-                [sys.executable, *self._arguments], output=log, cwd=self._directory, environment=self._environment
+                [sys.executable, *self._arguments],
+                output=log,
+                cwd=self._directory,
+                environment=self._environment,
+                remove=self._directory,
             )
         return self
 
@@ -87,9 +93,13 @@ class Process:
             time.sleep(0.02)
         self.check()
 
-    def _failed(self, what: str) -> BenchError:
+    def said(self) -> str:
+        """The end of what it wrote, in lines to put below an error."""
         tail = self._log.read_text(errors="replace").splitlines()[-40:]
-        return BenchError("\n  ".join([f"{self._name} {what}. The end of what it wrote:", *(tail or ["(nothing)"])]))
+        return "\n  ".join([f"The end of what {self._name} wrote:", *(tail or ["(nothing)"])])
+
+    def _failed(self, what: str) -> BenchError:
+        return BenchError(f"{self._name} {what}\n{self.said()}")
 
 
 class Servers:

@@ -83,7 +83,8 @@ class Throughput:
         if (stored := target.stored() - before) != load.touchpoints:
             failures.append(f"{stored} of {load.touchpoints} touchpoints are in the database")
         if failures:
-            raise BenchError(f"{service}, {load}: {'; '.join(failures)}")
+            said = [process.said() for process in target.processes.values()]
+            raise BenchError("\n".join([f"{service}, {load}: {'; '.join(failures)}", *said]))
         return figures
 
     def _cells(self, load: Load, figures: list[Figures]) -> list[str]:

@@ -147,7 +147,7 @@ async def _commits(database_url: str, touchpoints: int, process: Process, progre
                     first, began = now_applied, now
                 applied, moved = now_applied, now
             elif now - moved > PATIENCE_SECONDS:
-                raise BenchError(f"{applied} of {touchpoints} touchpoints were applied, and no more came")
+                raise BenchError(f"{applied} of {touchpoints} touchpoints were applied\n{process.said()}")
             process.check()
             await asyncio.sleep(POLL_SECONDS)
         return (touchpoints - first) / (moved - began)

@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tools.services import Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
+
+# `--hypothesis-profile=laws` looks for counterexamples in earnest. Machines under load are slow, not wrong.
+settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("laws", settings.get_profile("default"), max_examples=10_000)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ READY_LINE = "the worker reads the log"
 """What a process without the role `api`, which nobody can ask, writes once it works."""
 SHOWN_LINES = 60
 
-_PROGRAM = [sys.executable, "-m", "lifecycle_engine"]
+PROGRAM: Sequence[str | Path] = (sys.executable, "-m", "lifecycle_engine")
 
 
 def settings_for(database_url: str, bootstrap_servers: str = "", topic: str = "") -> dict[str, str]:
@@ -56,7 +56,7 @@ async def migrate(settings: Mapping[str, str], directory: Path) -> None:
     """Run `migrate` with these settings. Raises ServiceError with what it wrote."""
     ended = await asyncio.to_thread(
         subprocess.run,
-        [*_PROGRAM, "migrate"],
+        [*PROGRAM, "migrate"],
         cwd=directory,
         env=_environment(settings),
         stdin=subprocess.DEVNULL,
@@ -81,15 +81,24 @@ class Service:
 
     As a context manager it is started, and at the end told to stop if it still runs. An end that the test did not
     wait for, by itself or with an exit code other than 0, raises ServiceError; what the process wrote is put with
-    whatever exception leaves the block. `directory` is where it runs and where its output is kept.
+    whatever exception leaves the block. `directory` is where it runs and where its output is kept. `program` is what
+    takes the service's arguments.
     """
 
-    def __init__(self, roles: Sequence[str], settings: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        roles: Sequence[str],
+        settings: Mapping[str, str],
+        directory: Path,
+        *,
+        program: Sequence[str | Path] = PROGRAM,
+    ) -> None:
         self.roles = tuple(roles)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = {"LIFECYCLE_API_KEY": API_KEY, **settings, "LIFECYCLE_LISTEN": f"127.0.0.1:{self.port}"}
         self._directory = directory
+        self._program = program
         handle, output = tempfile.mkstemp(".log", f"{'-'.join(self.roles)}-", directory)
         os.close(handle)
         self._output = Path(output)
@@ -214,7 +223,7 @@ class Service:
     def _spawn(self) -> Supervised:
         with self._output.open("ab") as output:
             return Supervised(
-                [*_PROGRAM, "serve", "--role", ",".join(self.roles)],
+                [*self._program, "serve", "--role", ",".join(self.roles)],
                 output=output,
                 cwd=self._directory,
                 environment=_environment(self.settings),

@@ -61,7 +61,7 @@ def message(id_: str, type_: str, at: int, customer_id: str = "c", **fields: Any
 
 def deliveries(messages: Iterable[bytes], start: int = 0, partition: int = 0) -> list[Delivery]:
     """Messages as a worker reads them, at consecutive positions."""
-    return [Delivery(partition, position, 0, b"", value) for position, value in enumerate(messages, start)]
+    return [Delivery(partition, position, position, 0, b"", value) for position, value in enumerate(messages, start)]
 
 
 class Feed:
@@ -74,9 +74,8 @@ class Feed:
         self.next = 0
 
     async def apply(self, *messages: bytes) -> Outcome:
-        expected = {self.partition: self.next} if self.next else {}
         batch = deliveries(messages, self.next, self.partition)
-        outcome = await apply_batch(self.database, await self.definitions.reload(), LOG, batch, expected)
+        outcome = await apply_batch(self.database, await self.definitions.reload(), LOG, batch)
         self.next += len(messages)
         return outcome
 

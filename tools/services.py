@@ -398,7 +398,8 @@ def free_port() -> int:
 
 def main() -> int:
     """Run both until SIGINT or SIGTERM, and say how to reach them."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with temporary_directory() as directory, Postgres(directory) as postgres, Kafka(directory) as kafka:
             postgres.create_database("lifecycle")

@@ -63,7 +63,7 @@ class Client:
             progress(len(array))
 
         arrays = [touchpoints[start : start + ARRAY] for start in range(0, len(touchpoints), ARRAY)]
-        await _each(post, arrays, POSTING)
+        await each(post, arrays, POSTING)
         return accepted
 
     async def wait_until_applied(self, accepted: Sequence[Sequence[Touchpoint]], progress: Progress) -> None:
@@ -79,7 +79,7 @@ class Client:
         last = {
             touchpoint["customer_id"]: touchpoint["id"] for array in accepted[-3 * POSTING :] for touchpoint in array
         }
-        await _each(self._wait_for_receipt, last.values(), ASKING)
+        await each(self._wait_for_receipt, last.values(), ASKING)
 
     async def stage(self, customer_id: str, as_of: str) -> str | None:
         """The customer's stage at an instant; None before the journey began. Raises ClientError."""
@@ -93,7 +93,7 @@ class Client:
             answers.append((question[1], await self.stage(*question)))
             progress(1)
 
-        await _each(ask, questions, ASKING)
+        await each(ask, questions, ASKING)
         return answers
 
     async def _post_array(self, touchpoints: Sequence[Touchpoint]) -> None:
@@ -141,20 +141,7 @@ class Client:
             return answer.json()  # type: ignore[no-any-return]
 
 
-class _Patience:
-    """Longer and longer pauses between tries, until it ends."""
-
-    def __init__(self) -> None:
-        self._until = time.monotonic() + PATIENCE
-        self._pauses: Iterator[float] = iter(_PAUSES)
-
-    async def wait(self, reason: str) -> None:
-        if time.monotonic() > self._until:
-            raise ClientError(f"gave up after {PATIENCE:.0f} s: {reason}")
-        await asyncio.sleep(next(self._pauses, _PAUSES[-1]))
-
-
-async def _each(work: Callable[[Any], Awaitable[None]], items: Iterable[Any], at_a_time: int) -> None:
+async def each(work: Callable[[Any], Awaitable[None]], items: Iterable[Any], at_a_time: int) -> None:
     """Works through the items in their order, so many at a time; the first failure ends all."""
     waiting = iter(items)
 
@@ -168,6 +155,19 @@ async def _each(work: Callable[[Any], Awaitable[None]], items: Iterable[Any], at
                 lanes.create_task(lane())
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
+
+
+class _Patience:
+    """Longer and longer pauses between tries, until it ends."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + PATIENCE
+        self._pauses: Iterator[float] = iter(_PAUSES)
+
+    async def wait(self, reason: str) -> None:
+        if time.monotonic() > self._until:
+            raise ClientError(f"gave up after {PATIENCE:.0f} s: {reason}")
+        await asyncio.sleep(next(self._pauses, _PAUSES[-1]))
 
 
 def _refused(answer: httpx.Response) -> ClientError:

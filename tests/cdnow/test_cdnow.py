@@ -13,7 +13,7 @@ import os
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from examples.cdnow.client import Client
+from examples.cdnow.client import ASKING, Client, each
 from examples.cdnow.purchases import Touchpoint, read_purchases
 from tests.processes import Service, migrate, settings_for, wait_until
 from tools.services import KafkaCluster, free_port
@@ -90,9 +90,13 @@ class Purchases:
     def customers(self) -> list[str]:
         return list(self._of)
 
+    def count(self, customer_id: str, day: str = DAYS[-1]) -> int:
+        """How many until the end of the day."""
+        return sum(bought <= day for bought, _ in self._of[customer_id])
+
     def stage(self, customer_id: str, day: str) -> str | None:
         """At the end of the day."""
-        count = sum(bought <= day for bought, _ in self._of[customer_id])
+        count = self.count(customer_id, day)
         return None if count == 0 else "purchase" if count == 1 else "retention"
 
     def table(self) -> Counter[tuple[str, str | None]]:
@@ -200,28 +204,25 @@ async def _check_answers(
 ) -> None:
     """The same over HTTP, for customers and touchpoints chosen by lot."""
     lot = random.Random(SEED)
-    asked = lot.sample(purchases.customers, 300)
 
     async def ask(customer_id: str) -> None:
         for day in DAYS:
             stage = await client.stage(customer_id, f"{day}T23:59:59.999999Z")
             assert stage == purchases.stage(customer_id, day), (customer_id, day)
-        journey = await _get(http, f"/v1/customers/{customer_id}/journeys/five-stages")
+        customer = await _get(http, f"/v1/customers/{customer_id}")
+        (journey,) = customer["journeys"]
         assert journey["sequence"] == sequences[customer_id], customer_id
+        assert journey["measures"]["purchases"] == purchases.count(customer_id), customer_id
 
     async def ask_for_receipt(id_: str) -> None:
         receipt = await _get(http, f"/v1/touchpoints/{id_}")
         assert receipt["status"] in ("applied", "late"), receipt
         assert (receipt["duplicates"], receipt["conflicts"]) == (sent[id_] - 1, 0), receipt
 
-    ids = lot.sample(sorted(id_ for id_, times in sent.items() if times > 1), 100) + lot.sample(sorted(sent), 100)
-    await _in_parts([ask(customer_id) for customer_id in asked])
-    await _in_parts([ask_for_receipt(id_) for id_ in ids])
-
-
-async def _in_parts(work: Sequence[Any], size: int = 10) -> None:
-    for start in range(0, len(work), size):
-        await asyncio.gather(*work[start : start + size])
+    repeated = sorted(id_ for id_, times in sent.items() if times > 1)
+    ids = lot.sample(repeated, 100) + lot.sample(sorted(sent), 100)
+    await each(ask, lot.sample(purchases.customers, 300), ASKING)
+    await each(ask_for_receipt, ids, ASKING)
 
 
 async def _get(http: httpx.AsyncClient, path: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def process_at(address: str) -> psutil.Process:
     port = int(address.rpartition(":")[2])
     return next(
         process
-        for process in psutil.process_iter()
+        for process in psutil.Process().children(recursive=True)
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     )
@@ -211,22 +211,21 @@ async def test_a_broker_that_is_killed_costs_nothing_that_was_acknowledged(broke
     async with log.appender() as appender, log.reader(stored) as reader:
         posting = [asyncio.create_task(post(task)) for task in range(20)]
         await asyncio.sleep(1)
-        for _ in range(2):
-            before = len(durable)
-            assert before > 0
-            await in_thread(broker.kill)
-            await asyncio.sleep(6)
-            assert not await appender.ready()
-            with pytest.raises(LogUnavailableError):
-                await appender.ends()
-            began = time.perf_counter()
-            with pytest.raises(LogUnavailableError):
-                await appender.append(records(5))
-            assert time.perf_counter() - began < 5
-            await in_thread(broker.start)
-            await until(appender.ready, 20)
-            target = before + 200
-            await until(lambda: _is(len(durable) > target), 20)  # noqa: B023
+        before = len(durable)
+        assert before > 0
+        await in_thread(broker.kill)
+        await asyncio.sleep(6)
+        assert not await appender.ready()
+        with pytest.raises(LogUnavailableError):
+            await appender.ends()
+        began = time.perf_counter()
+        with pytest.raises(LogUnavailableError):
+            await appender.append(records(5))
+        assert time.perf_counter() - began < 5
+        await in_thread(broker.start)
+        await until(appender.ready, 20)
+        target = before + 200
+        await until(lambda: _is(len(durable) > target), 20)
         stop.set()
         await asyncio.gather(*posting)
         assert max(waits) < 5

@@ -228,9 +228,9 @@ async def test_an_unreadable_record_is_set_aside_and_its_neighbours_go_on(databa
 
 async def test_a_record_set_aside_moves_the_position_with_it(database: Database) -> None:
     (one,) = deliveries([message("t1", "buy", START)])
-    await set_aside(database, LOG, one, {}, RuntimeError("it cannot be"))
+    await set_aside(database, LOG, one, RuntimeError("it cannot be"))
     with pytest.raises(PositionMovedError):
-        await set_aside(database, LOG, one, {0: 0}, RuntimeError("it cannot be"))
+        await set_aside(database, LOG, one, RuntimeError("it cannot be"))
     async with database.transaction() as connection:
         row = (await connection.execute(select(dead_letter.c.id, dead_letter.c.code, dead_letter.c.reason))).one()
     assert row == ("t1", "cannot_be_processed", "it cannot be")
@@ -239,13 +239,13 @@ async def test_a_record_set_aside_moves_the_position_with_it(database: Database)
 async def test_a_zombie_commits_nothing(database: Database) -> None:
     definitions = await Definitions(database, Cel()).reload()
     messages = some_messages(40, 3, seed=4)
-    await apply_batch(database, definitions, LOG, deliveries(messages[:20]), {})
+    await apply_batch(database, definitions, LOG, deliveries(messages[:20]))
     with pytest.raises(PositionMovedError):
-        await apply_batch(database, definitions, LOG, deliveries(messages[10:30], 10), {0: 10})
+        await apply_batch(database, definitions, LOG, deliveries(messages[10:30], 10))
     async with database.transaction() as connection:
         counted = await connection.execute(select(func.count(), func.sum(touchpoint.c.duplicates)))
         assert counted.one() == (20, 0)
-    await apply_batch(database, definitions, LOG, deliveries(messages[20:], 20), {0: 20})
+    await apply_batch(database, definitions, LOG, deliveries(messages[20:], 20))
     await assert_converged(database, messages)
 
 
@@ -254,8 +254,8 @@ async def test_positions_may_have_gaps(database: Database) -> None:
     definitions = await Definitions(database, Cel()).reload()
     messages = [message("t1", "buy", START), message("t2", "leave", START + 1)]
     first, second = deliveries(messages)
-    await apply_batch(database, definitions, LOG, [first._replace(position=7)], {})
-    await apply_batch(database, definitions, LOG, [second._replace(position=12)], {0: 8})
+    await apply_batch(database, definitions, LOG, [first._replace(position=7)])
+    await apply_batch(database, definitions, LOG, [second._replace(follows=8, position=12)])
     async with database.transaction() as connection:
         assert await read_positions(connection, LOG, [0]) == {0: 13}
 
@@ -302,7 +302,7 @@ async def test_nothing_is_committed_under_an_older_set_of_definitions(database: 
     definitions = await Definitions(database, Cel()).reload()
     await activate(database, {**LADDER, "lifecycle": "third"})
     with pytest.raises(DefinitionSetMovedError):
-        await apply_batch(database, definitions, LOG, deliveries([message("t1", "buy", START)]), {})
+        await apply_batch(database, definitions, LOG, deliveries([message("t1", "buy", START)]))
     assert await lines(database) == []
 
 

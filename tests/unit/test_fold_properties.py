@@ -82,7 +82,7 @@ def batches(draw: st.DrawFn, facts: Sequence[Touchpoint]) -> Iterator[list[Touch
         arrivals = arrivals[size:]
 
 
-@given(documents=lifecycles, facts=customers())
+@given(documents=lifecycles, facts=customers)
 def test_fold_equals_the_oracle(documents: Documents, facts: tuple[Touchpoint, ...]) -> None:
     definitions = compiled(documents)
     events: list[Event] = []
@@ -130,7 +130,7 @@ def test_fold_equals_the_oracle(documents: Documents, facts: tuple[Touchpoint, .
         assert repr(figures) == repr(passage.measures)
 
 
-@given(documents=lifecycles, facts=customers(), every=st.integers(1, 5), data=st.data())
+@given(documents=lifecycles, facts=customers, every=st.integers(1, 5), data=st.data())
 def test_any_arrival_equals_the_fold(
     documents: Documents, facts: tuple[Touchpoint, ...], every: int, data: st.DataObject
 ) -> None:
@@ -144,7 +144,7 @@ def test_any_arrival_equals_the_fold(
     assert [event for told in follower.events for event in told] == events
 
 
-@given(documents=lifecycles, facts=customers(), every=st.integers(1, 5))
+@given(documents=lifecycles, facts=customers, every=st.integers(1, 5))
 def test_checkpoints_are_the_states_on_the_way(documents: Documents, facts: tuple[Touchpoint, ...], every: int) -> None:
     definitions, ordered = compiled(documents), in_order(facts)
     checkpoints: list[CustomerState] = []
@@ -155,7 +155,7 @@ def test_checkpoints_are_the_states_on_the_way(documents: Documents, facts: tupl
         assert written(fold(definitions, ordered[each.facts :], each)) == written(state)
 
 
-@given(documents=lifecycles, facts=customers())
+@given(documents=lifecycles, facts=customers)
 def test_the_fold_changes_nothing_that_it_is_given(documents: Documents, facts: tuple[Touchpoint, ...]) -> None:
     definitions = compiled(documents)
     states = [UNKNOWN]
@@ -169,7 +169,7 @@ def test_the_fold_changes_nothing_that_it_is_given(documents: Documents, facts: 
     assert repr(facts) == repr(given_facts)
 
 
-@given(documents=lifecycles, facts=customers())
+@given(documents=lifecycles, facts=customers)
 def test_states_and_events_survive_msgpack(documents: Documents, facts: tuple[Touchpoint, ...]) -> None:
     definitions = compiled(documents)
     state = UNKNOWN
@@ -183,7 +183,7 @@ def test_states_and_events_survive_msgpack(documents: Documents, facts: tuple[To
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(events), type=tuple[Event, ...]) == events
 
 
-@given(documents=lifecycles, facts=customers().filter(bool))
+@given(documents=lifecycles, facts=customers.filter(bool))
 def test_what_is_out_of_order_is_refused(documents: Documents, facts: tuple[Touchpoint, ...]) -> None:
     definitions, ordered = compiled(documents), in_order(facts)
     state = fold(definitions, ordered)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from lifecycle_engine.api import health, ingest, problems
+from lifecycle_engine.api import customers, health, ingest, journeys, lifecycles, problems, touchpoints
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.log.port import Appender
@@ -46,9 +47,12 @@ def create_app(services: Services) -> FastAPI:
         version="0.1.0",
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.services = services
     problems.install(app)
-    app.include_router(health.router)
+    app.add_middleware(SentPath)
+    for router in (health.router, customers.router, journeys.router, touchpoints.router, lifecycles.router):
+        app.include_router(router)
     app.add_route(ingest.PATH, ingest.post_touchpoints, methods=["POST"], include_in_schema=False)
     return app

@@ -1,19 +1,20 @@
 """Pages: how long they are, and where the next one begins.
 
-A cursor is opaque: a digest of what was asked for, and the position of the last item. So it goes on with the question
-that it came from, and is refused by any other.
+A cursor is opaque: a digest of what was asked for, and where the page ended. So it goes on with the question that it
+came from, and is refused by any other.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, Field
+
+from lifecycle_engine.api.problems import ProblemError
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 250
@@ -24,53 +25,67 @@ Limit = Annotated[
     AfterValidator(lambda limit: min(limit, MAX_LIMIT)),
 ]
 Cursor = Annotated[
-    str,
-    Field(
-        max_length=4096, description="The `next_cursor` of the page before; all else that is asked must be the same."
-    ),
+    str, Field(max_length=4096, description="The `next_cursor` of the page before; all else must be asked as there.")
 ]
 
 Item = TypeVar("Item")
-Position = TypeVar("Position")
+Found = TypeVar("Found")
+Position = TypeVar("Position", bound=tuple[Any, ...])
 
 
 class Page(BaseModel, Generic[Item]):
-    """A part of a list. `next_cursor` is null at its end."""
+    """A part of a list."""
 
     items: list[Item]
-    next_cursor: str | None = Field(description="Ask with `cursor=` this for what follows; null at the end.")
+    next_cursor: str | None = Field(description="Send it as `cursor` to get what follows; null at the end.")
 
 
-class CursorError(ValueError):
-    """A cursor that was not given out for this question."""
+def page_of(
+    found: Sequence[Found],
+    limit: int,
+    question: Iterable[Any],
+    position: Callable[[Found], tuple[Any, ...]],
+    item: Callable[[Found], Item],
+) -> Page[Item]:
+    """A page of what was found where one more than `limit` was looked for.
+
+    The question is made of plain values; a position of text and numbers.
+    """
+    shown = found[:limit]
+    cursor = encode_cursor(question, position(shown[-1])) if len(found) > limit else None
+    return Page(items=[item(one) for one in shown], next_cursor=cursor)
 
 
 def encode_cursor(question: Iterable[Any], position: tuple[Any, ...]) -> str:
-    """The cursor that goes on with a question after a position; both are made of text, numbers and None."""
-    data = _digest(question) + msgspec.msgpack.encode(position)
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    """The cursor that goes on with a question after a position."""
+    return base64.urlsafe_b64encode(_digest(question) + msgspec.msgpack.encode(position)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str, question: Iterable[Any], position: type[Position]) -> Position:
-    """The position in a cursor. Raises CursorError."""
+    """The position in a cursor. Raises ProblemError 400."""
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        if data[:_DIGEST_BYTES] != _digest(question):
-            raise CursorError("the cursor belongs to another question: send it with the same path and parameters")
-        decoded = msgspec.msgpack.decode(data[_DIGEST_BYTES:], type=position)
-    except (binascii.Error, UnicodeError, msgspec.DecodeError, ValueError) as error:
-        if isinstance(error, CursorError):
-            raise
-        raise CursorError("the cursor is none that was given out") from None
-    for value in decoded if isinstance(decoded, tuple) else ():
-        if (isinstance(value, str) and "\0" in value) or (isinstance(value, int) and not -_WORD <= value < _WORD):
-            raise CursorError("the cursor is none that was given out")
+        decoded: Position = msgspec.msgpack.decode(data[_DIGEST_BYTES:], type=position)
+    except ValueError:
+        raise invalid_cursor("was not given out by this service") from None
+    if data[:_DIGEST_BYTES] != _digest(question):
+        raise invalid_cursor("belongs to another question; send it with the path and the parameters that it came from")
+    if not all(_is_storable(value) for value in decoded):
+        raise invalid_cursor("was not given out by this service")
     return decoded
 
 
+def invalid_cursor(detail: str) -> ProblemError:
+    return ProblemError(400, "invalid_cursor", f"the cursor {detail}")
+
+
 _DIGEST_BYTES = 8
-_WORD = 1 << 63
 
 
 def _digest(question: Iterable[Any]) -> bytes:
     return blake2b(msgspec.msgpack.encode(list(question)), digest_size=_DIGEST_BYTES).digest()
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether a database takes the value."""
+    return -(1 << 63) <= value < 1 << 63 if isinstance(value, int) else "\0" not in value

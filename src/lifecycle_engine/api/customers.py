@@ -1,22 +1,215 @@
-"""`/v1/customers/{customer_id}`: where a customer stands, where it stood on any day, and what led there."""
+"""`/v1/customers/{customer_id}`: where a customer stands, and what was accepted about it."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, encode_cursor
-from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
+from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.paths import CustomerValue
 from lifecycle_engine.api.problems import ProblemError, responses
-from lifecycle_engine.api.stays import Cause, HistoryItem, cause_of, history_item
-from lifecycle_engine.api.values import Instant, InstantParameter, Kind, Text
+from lifecycle_engine.api.values import Instant, Kind
 from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.fold import fold
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.journeys import CustomerState, JourneyState
 from lifecycle_engine.lifecycle.touchpoints import Place, Touchpoint
 from lifecycle_engine.log.message import decode_body
+from lifecycle_engine.store.aggregates import LATEST, Aggregate, find_aggregate
+from lifecycle_engine.store.answers.facts import StoredTouchpoint, newest_touchpoints
+from lifecycle_engine.store.answers.overviews import find_overview
+from lifecycle_engine.store.customers import Identity
+from lifecycle_engine.store.touchpoints import facts_from
+
+if TYPE_CHECKING:
+    from lifecycle_engine.api.app import Services
+
+router = APIRouter(
+    prefix="/v1/customers/{customer_id}",
+    tags=["customers"],
+    dependencies=[Depends(requires("customers:read"))],
+    responses=responses(401, 403, 404, 422, 503),
+)
+
+
+class CustomerQuestion(BaseModel):
+    """What every question about a customer can say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind = Field("customer_id", description="What kind of identity the customer is named by.")
+
+
+class IdentityAnswer(BaseModel):
+    """A name under which touchpoints of the customer were posted."""
+
+    kind: Kind
+    value: str = Field(examples=["42"])
+
+
+class Journey(BaseModel):
+    """A customer's passage through one lifecycle, for one subject, as it stands."""
+
+    lifecycle: str = Field(examples=["five-stages"])
+    subject: str | None = Field(description="What the journey is about; null where the lifecycle has no subjects.")
+    stage: str = Field(examples=["purchase"])
+    entered_at: Instant
+    previous_stage: str | None = Field(examples=["consideration"])
+    sequence: int = Field(description="The number of the journey's last change.", examples=[3])
+    measures: dict[str, JsonValue] = Field(
+        description="The definition's figures; null where there is no value yet, or one beyond a double.",
+        examples=[{"purchases": 2, "spend": 60.5}],
+    )
+    next_timer: None = Field(None, description="Timers are not there yet.")
+    definition_version: int = Field(examples=[1])
+
+
+class Customer(BaseModel):
+    """A customer as it stands now."""
+
+    customer_id: str | None = Field(description="Null for somebody who is known by an anonymous id only.")
+    identities: list[IdentityAnswer]
+    traits: dict[str, JsonValue] = Field(examples=[{}])
+    first_touchpoint_at: Instant = Field(description="When the first of its touchpoints occurred.")
+    last_touchpoint_at: Instant = Field(description="When the last of its touchpoints occurred.")
+    journeys: list[Journey]
+
+
+class AcceptedTouchpoint(BaseModel):
+    """A touchpoint as it was accepted."""
+
+    id: str
+    source: str = Field(description="Within which the id is unique: the name of the poster's API key.")
+    type: str = Field(examples=["purchase"])
+    customer_id: str | None
+    anonymous_id: str | None
+    occurred_at: Instant
+    received_at: Instant = Field(description="When it was posted.")
+    recorded_at: Instant = Field(description="When it took effect.")
+    properties: dict[str, JsonValue] | None = Field(description="Null once they are pruned.")
+    context: dict[str, JsonValue] | None = Field(description="Null once it is pruned.")
+    muted: bool = Field(description="Whether nobody was told of what it alone caused.")
+
+
+def customer_not_found(identity: Identity) -> ProblemError:
+    """The answer about a customer of whom no touchpoint is known, or was known then."""
+    return ProblemError(
+        404, "customer_not_found", f"no touchpoint is known of the customer whose {identity.kind} is {identity.value!r}"
+    )
+
+
+def customer_id_of(identity: Identity) -> str | None:
+    return identity.value if identity.kind == "customer_id" else None
+
+
+@router.get("", operation_id="get_customer", summary="Where a customer stands now")
+async def get_customer(
+    request: Request, customer_id: CustomerValue, question: Annotated[CustomerQuestion, Query()]
+) -> Customer:
+    """Every journey of the customer, with its stage, since when it is there, and its measures."""
+    services: Services = request.app.state.services
+    identity = Identity(question.kind, customer_id)
+    async with services.database.transaction() as connection:
+        overview = await find_overview(connection, identity)
+    if overview is None:
+        raise customer_not_found(identity)
+    aggregate = overview.aggregate
+    state = overview.state or await _folded(services, aggregate)
+    journeys = []
+    for lifecycle, subjects in sorted(state.journeys.items()):
+        for subject, journey in sorted(subjects.items(), key=lambda item: item[0] or ""):
+            definition = await services.definitions.version(lifecycle, journey.definition_version)
+            journeys.append(
+                Journey(
+                    lifecycle=lifecycle,
+                    subject=subject,
+                    stage=journey.stage,
+                    entered_at=journey.entered_at,
+                    previous_stage=journey.previous_stage,
+                    sequence=overview.sequences.get(lifecycle, {}).get(subject, 0),
+                    measures=_figures(definition, journey),
+                    definition_version=journey.definition_version,
+                )
+            )
+    return Customer(
+        customer_id=customer_id_of(aggregate.identity),
+        identities=[IdentityAnswer(**one._asdict()) for one in aggregate.identities],
+        traits={},
+        first_touchpoint_at=overview.first_touchpoint_at,
+        last_touchpoint_at=overview.last_touchpoint_at,
+        journeys=journeys,
+    )
+
+
+class TouchpointsQuestion(CustomerQuestion):
+    """Which part of a customer's touchpoints is asked for."""
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: Cursor | None = None
+
+
+@router.get("/touchpoints", operation_id="list_customer_touchpoints", summary="What was accepted about a customer")
+async def list_touchpoints(
+    request: Request, customer_id: CustomerValue, question: Annotated[TouchpointsQuestion, Query()]
+) -> Page[AcceptedTouchpoint]:
+    """The customer's touchpoints, the one that occurred last first."""
+    services: Services = request.app.state.services
+    identity = Identity(question.kind, customer_id)
+    asked = ("touchpoints", *identity)
+    before = decode_cursor(question.cursor, asked, Place) if question.cursor else None
+    async with services.database.transaction() as connection:
+        aggregate = await find_aggregate(connection, identity, LATEST)
+        if aggregate is None:
+            raise customer_not_found(identity)
+        found = await newest_touchpoints(connection, aggregate.members, before, question.limit + 1)
+    return page_of(found, question.limit, asked, lambda one: one.place, _accepted)
+
+
+def _accepted(stored: StoredTouchpoint) -> AcceptedTouchpoint:
+    properties, context = (None, None) if stored.body is None else decode_body(stored.body)
+    is_customer = stored.identity.kind == "customer_id"
+    return AcceptedTouchpoint(
+        id=stored.id,
+        source=stored.source,
+        type=stored.type,
+        customer_id=stored.identity.value if is_customer else None,
+        anonymous_id=stored.anonymous_id if is_customer else stored.identity.value,
+        occurred_at=stored.occurred_at,
+        received_at=stored.received_at,
+        recorded_at=stored.recorded_at,
+        properties=properties,
+        context=context,
+        muted=stored.muted,
+    )
+
+
+def _figures(definition: Definition, journey: JourneyState) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for measure, total in zip(definition.measures, journey.totals, strict=True):
+        value = measure.read(total)
+        if value is not None and measure.path == ("occurred_at",):
+            value = format_instant(value)
+        figures[measure.name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return figures
+
+
+async def _folded(services: Services, aggregate: Aggregate) -> CustomerState:
+    """The state that the customer's touchpoints make, where the stored one cannot be read."""
+    names = dict(zip(aggregate.members, aggregate.identities, strict=True))
+    definitions = await services.definitions.reload()
+    async with services.database.transaction() as connection:
+        facts = await facts_from(connection, [(member, -LATEST) for member in aggregate.members])
+    touchpoints = []
+    for fact in sorted(facts, key=lambda one: one.place):
+        properties, context = decode_body(fact.body)
+        customer_id = customer_id_of(names[fact.customer])
+        touchpoints.append(
+            Touchpoint(
+                fact.id, fact.source, fact.type, fact.occurred_at, customer_id, fact.anonymous_id, properties, context
+            )
+        )
+    return fold(definitions.active, touchpoints)

@@ -23,8 +23,7 @@ class SentPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw: bytes | None = scope.get("raw_path")
-            path = quote(scope["path"]) if raw is None else raw.decode("ascii")
-            scope = {**scope, "path": path}
+            scope["path"] = quote(scope["path"]) if raw is None else raw.decode("ascii")
         await self._app(scope, receive, send)
 
 
@@ -57,4 +56,7 @@ LifecycleKey = Annotated[Part, Path(description="The key of a lifecycle.", examp
 TouchpointId = Annotated[
     Part,
     Path(description="The id of a touchpoint, percent-encoded.", examples=["0198c0de-7e57-7000-8000-000000000001"]),
+]
+VersionNumber = Annotated[
+    int, Path(ge=1, le=2**31 - 1, description="The number that the server gave a version.", examples=[1])
 ]

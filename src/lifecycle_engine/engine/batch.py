@@ -14,7 +14,7 @@ The steps, in the order in which they must come:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -71,12 +71,12 @@ async def apply_batch(
     definitions: DefinitionSet,
     log: str,
     deliveries: Sequence[Delivery],
-    expected: Mapping[int, int],
+    begun: Container[int] = (),
 ) -> Outcome:
     """Applies deliveries, in order and without gaps within each partition, in one transaction.
 
-    `expected` is the stored next position of each partition; one that was never stored is left out. Raises
-    PositionMovedError or DefinitionSetMovedError, and then nothing has happened.
+    `begun` are the partitions known to have a stored position. Raises PositionMovedError or DefinitionSetMovedError,
+    and then nothing has happened.
     """
     decoded, unreadable = _decode(deliveries)
     async with database.transaction() as connection:
@@ -96,18 +96,18 @@ async def apply_batch(
         )
         await work.write(connection)
         await add_dead_letters(connection, [_dead_letter(log, item, error, now) for item, error in unreadable])
-        await _move(connection, log, deliveries, expected)
+        await _move(connection, log, deliveries, begun)
     return Outcome(len(deliveries), len(accepted), late, len(unreadable))
 
 
 async def set_aside(
-    database: Database, log: str, delivery: Delivery, expected: Mapping[int, int], error: Exception
+    database: Database, log: str, delivery: Delivery, error: Exception
 ) -> None:
     """Sets one record aside that cannot be processed, and moves the position past it, in one transaction."""
     async with database.transaction() as connection:
         now = await database.clock(connection)
         await add_dead_letters(connection, [_dead_letter(log, delivery, error, now)])
-        await _move(connection, log, [delivery], expected)
+        await _move(connection, log, [delivery])
 
 
 async def catch_up(database: Database, definitions: DefinitionSet, ids: Sequence[int]) -> None:
@@ -259,13 +259,12 @@ async def _store(
 
 
 async def _move(
-    connection: AsyncConnection, log: str, deliveries: Sequence[Delivery], expected: Mapping[int, int]
+    connection: AsyncConnection, log: str, deliveries: Sequence[Delivery], begun: Container[int] = ()
 ) -> None:
-    """Positions have gaps where another's transactions left their marks, so it is `expected` that must still stand."""
-    first = {delivery.partition: delivery.position for delivery in reversed(deliveries)}
+    first = {delivery.partition: delivery.follows for delivery in reversed(deliveries)}
     upto = {delivery.partition: delivery.position + 1 for delivery in deliveries}
-    await begin_positions(connection, log, {p: position for p, position in first.items() if p not in expected})
-    await move_positions(connection, log, {p: (expected.get(p, first[p]), upto[p]) for p in upto})
+    await begin_positions(connection, log, {p: position for p, position in first.items() if p not in begun})
+    await move_positions(connection, log, {p: (first[p], upto[p]) for p in upto})
 
 
 def _decode(deliveries: Sequence[Delivery]) -> tuple[list[_Decoded], list[tuple[Delivery, InvalidMessageError]]]:

@@ -40,15 +40,13 @@ class Worker:
         self._database = database
         self._definitions = definitions
         self._log = log
-        self._expected: dict[int, int] = {}
+        self._begun: set[int] = set()
         self.reader: Reader
 
     async def positions(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """The stored positions of partitions that are now read here; waits for the database for as long as it takes."""
         stored = await _until_it_works(lambda: self._read_positions(partitions))
-        for partition in partitions:
-            self._expected.pop(partition, None)
-        self._expected.update(stored)
+        self._begun.update(stored)
         return stored
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -90,7 +88,7 @@ class Worker:
     async def _apply_once(self, deliveries: Sequence[Delivery]) -> Outcome:
         began = time.perf_counter()
         definitions = await self._definitions.current()
-        outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._expected)
+        outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._begun)
         await self._applied(deliveries)
         logger.debug("applied %s in %.1f ms", outcome, (time.perf_counter() - began) * 1e3)
         return outcome
@@ -108,7 +106,7 @@ class Worker:
                     if is_transient(error):
                         raise
                     logger.exception("a record was set aside: partition %d, position %d", *delivery[:2])
-                    await set_aside(self._database, self._log, delivery, self._expected, error)
+                    await set_aside(self._database, self._log, delivery, error)
                     await self._applied([delivery])
             except Exception as error:
                 logger.warning("going on from the stored position: %s", _short(error))
@@ -119,7 +117,7 @@ class Worker:
 
     async def _applied(self, deliveries: Sequence[Delivery]) -> None:
         upto = {delivery.partition: delivery.position + 1 for delivery in deliveries}
-        self._expected.update(upto)
+        self._begun.update(upto)
         await self.reader.applied(upto)
 
     async def _read_positions(self, partitions: Sequence[int]) -> dict[int, int]:

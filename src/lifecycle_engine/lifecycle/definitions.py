@@ -182,7 +182,7 @@ class _Compilation:
         named = [rule.types for rule in rules] + [measure.types for measure in measures]
         types = frozenset[str]().union(*(types for types in named if types))
         by_type = {type_: _concerned(type_, rules, measures) for type_ in (*types, "")}
-        asked = [name for name in names if any(_mentions(guard.source, name) for guard in guards)]
+        asked = {name for guard in guards for name in _mentioned(guard.source, names)}
         return Definition(
             key,
             initial,
@@ -193,7 +193,7 @@ class _Compilation:
             rules,
             moves,
             compiler,
-            tuple(name for name in asked if not name.startswith("measures.")),
+            tuple(name for name in names if name in asked and not name.startswith("measures.")),
             tuple((n, measure) for n, measure in enumerate(measures) if f"measures.{measure.name}" in asked),
             labels,
             by_type,
@@ -395,9 +395,12 @@ def _concerned(type_: str, rules: Sequence[Rule], measures: Sequence[Measure]) -
     )
 
 
-def _mentions(source: str, name: str) -> bool:
-    """Whether an expression may ask for a name; a false yes only costs a binding."""
-    return "//" in source or name in re.sub(r"[\s`]", "", source)
+def _mentioned(source: str, names: Iterable[str]) -> Iterable[str]:
+    """The names that an expression may ask for; one too many only costs a binding."""
+    if "//" in source:
+        return names
+    bare = re.sub(r"[\s`]", "", source)
+    return [name for name in names if name in bare]
 
 
 def _escaped(token: str) -> str:

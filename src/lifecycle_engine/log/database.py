@@ -244,7 +244,9 @@ class DatabaseReader:
             .limit(limit)
         )
         async with self._database.transaction() as connection:
-            return [Delivery(0, *row) for row in (await connection.execute(query)).all()]
+            rows = (await connection.execute(query)).all()
+        begins = [self._next or 0, *(row.position + 1 for row in rows)]
+        return [Delivery(0, follows, *row) for follows, row in zip(begins, rows, strict=False)]
 
     async def _trim(self) -> None:
         """Removes a few records at a time; the last ones always stay, so that the table knows its end."""

@@ -207,7 +207,7 @@ class KafkaAppender:
                     await producer.start()
                     return _Connection(producer, len(await producer.partitions_for(self._topic)))
             except (TimeoutError, KafkaError, OSError) as error:
-                logger.warning("Kafka is out of reach: %r", error)
+                logger.log(logging.DEBUG if tries else logging.WARNING, "Kafka is out of reach: %r", error)
                 await _close_producer(producer, 0.0)
             except BaseException:
                 await _close_producer(producer, 0.0)
@@ -487,7 +487,7 @@ class KafkaReader:
                     await consumer.start()
                     return consumer
             except (TimeoutError, KafkaError, OSError) as error:
-                logger.warning("Kafka is out of reach: %r", error)
+                logger.log(logging.DEBUG if tries else logging.WARNING, "Kafka is out of reach: %r", error)
                 await _stop_within(consumer.stop(), consumer._client, 1.0)
             except BaseException:
                 await _stop_within(consumer.stop(), consumer._client, 1.0)
@@ -539,11 +539,12 @@ class KafkaReader:
     def _buffer(self, partition: int, records: Sequence[Any]) -> None:
         if partition not in self._fetched:
             return
-        self._fetched[partition] = records[-1].offset + 1
+        begins = [self._fetched[partition], *(record.offset + 1 for record in records)]
+        self._fetched[partition] = begins.pop()
         self._lanes[partition % self.lanes].put(
             [
-                Delivery(partition, record.offset, record.timestamp * 1000, record.key, record.value)
-                for record in records
+                Delivery(partition, follows, record.offset, record.timestamp * 1000, record.key, record.value)
+                for follows, record in zip(begins, records, strict=True)
             ]
         )
 

@@ -14,9 +14,13 @@ class Record(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """One record read back. `position` grows within its partition; `appended_at` is in microseconds since the epoch."""
+    """One record read back. `position` grows within its partition; `appended_at` is in microseconds since the epoch.
+
+    `follows` is where the partition was read on from: mostly `position`, but others' transactions leave gaps.
+    """
 
     partition: int
+    follows: int
     position: int
     appended_at: int
     key: bytes | None

@@ -1,0 +1,136 @@
+"""The service as a test runs it under faults: an API, workers, and a driver beside them that nothing harms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.faults.journal import OK, Target, read_journal
+from tests.processes import API_KEY, PROGRAM, Service
+from tools.services import ServiceError
+from tools.supervisor import Supervised
+
+ROOT = Path(__file__).parents[2]
+KILLED = 128 + signal.SIGKILL
+DRIVER_SECONDS = 100
+VERIFIER_SECONDS = 120
+
+
+class Deployment:
+    """The processes of one test, all with the same settings. `api` is the one that the driver posts to."""
+
+    def __init__(self, api: Service, settings: Mapping[str, str], directory: Path) -> None:
+        self.api = api
+        self._settings = settings
+        self._directory = directory
+
+    def worker(self, group: str, *, killed_at: str | None = None, hit: int = 1) -> Service:
+        """A worker, not started yet; `killed_at` and `hit` are those of killing.py.
+
+        Each group reads everything. Two groups on one topic are two workers of which each takes the other for dead,
+        and only the positions in the database keep the second from doing what the first has done.
+        """
+        settings = {**self._settings, "LIFECYCLE_KAFKA_GROUP": f"{self._settings['LIFECYCLE_KAFKA_TOPIC']}-{group}"}
+        program = PROGRAM if killed_at is None else killing(killed_at, hit)
+        return Service(["worker"], settings, self._directory, program=program)
+
+    @asynccontextmanager
+    async def driven(self, count: int = 2_000, **options: float) -> AsyncIterator[Drive]:
+        """Drives touchpoints through the service for as long as the block runs; options are those of driver.py."""
+        target = Target(
+            self.api.url,
+            self._settings["LIFECYCLE_DATABASE_URL"],
+            self._settings.get("LIFECYCLE_KAFKA_BOOTSTRAP_SERVERS", ""),
+            self._settings.get("LIFECYCLE_KAFKA_TOPIC", ""),
+        )
+        drive = Drive(self._directory / "journal.jsonl", target, count, options)
+        try:
+            yield drive
+        finally:
+            drive.end()
+
+
+class Drive:
+    """A driver at work, and the verification of what it has done."""
+
+    def __init__(self, journal: Path, target: Target, count: int, options: Mapping[str, float]) -> None:
+        self.journal = journal
+        self._count = count
+        self._output = journal.with_name("driver.log")
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        arguments = [str(journal), json.dumps(asdict(target)), "--count", str(count), *words]
+        with self._output.open("wb") as output:
+            self._process = Supervised(
+                [sys.executable, "-m", "tests.faults.driver", *arguments],
+                output=output,
+                cwd=ROOT,
+                environment={**os.environ, "LIFECYCLE_API_KEY": API_KEY},
+                orphan_signal=signal.SIGKILL,
+            )
+
+    async def acknowledged(self, share: float, seconds: float = 60) -> None:
+        """Waits until so great a share of the touchpoints has been accepted. Raises ServiceError."""
+        deadline = time.monotonic() + seconds
+        while self._accepted() < share * self._count:
+            if self._process.poll() not in (None, 0) or time.monotonic() > deadline:
+                raise self._failed(f"did not get {share:.0%} accepted within {seconds:g} s")
+            await asyncio.sleep(0.05)
+
+    async def finish(self) -> None:
+        """Waits until all is accepted. Raises ServiceError."""
+        try:
+            code = await asyncio.to_thread(self._process.wait, DRIVER_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise self._failed("did not end") from None
+        if code != 0:
+            raise self._failed(f"ended with exit code {code}")
+
+    async def verify(self) -> dict[str, float]:
+        """Waits until all is accepted and applied, and compares; gives the report's figures, or fails the test."""
+        await self.finish()
+        verifier = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "tests.faults.verifier", str(self.journal)],
+            cwd=ROOT,
+            env={**os.environ, "LIFECYCLE_API_KEY": API_KEY},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=VERIFIER_SECONDS,
+        )
+        assert verifier.returncode == 0, f"the verifier found:\n{verifier.stdout}"
+        figures: dict[str, float] = json.loads(verifier.stdout)["figures"]
+        # What was not hard proves nothing.
+        assert figures["late"] > 0
+        assert figures["repeated"] > 0
+        assert figures["refused"] > 0
+        return figures
+
+    def end(self) -> None:
+        """Ends the driver, if it still runs."""
+        self._process.signal(signal.SIGKILL)
+        self._process.wait(10)
+
+    def _accepted(self) -> int:
+        record = read_journal(self.journal)
+        return sum(sending.answers[OK] > 0 for sending in record.sendings.values()) if record else 0
+
+    def _failed(self, what: str) -> ServiceError:
+        wrote = self._output.read_text(errors="replace")[-2_000:] or "(nothing)"
+        return ServiceError(f"the driver {what}. It wrote:\n{wrote}")
+
+
+def killing(point: str, hit: int) -> list[str | Path]:
+    """The program that dies at a point when it comes there for the `hit`-th time."""
+    # Without -P its own directory would be searched for modules.
+    return [sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py", point, str(hit)]

@@ -1,0 +1,158 @@
+"""The service's own command line, in a process that dies at a chosen point, by SIGKILL and by its own hand.
+
+    python -P killing.py POINT HIT ARGUMENT …
+
+It dies when it comes to POINT for the HIT-th time:
+
+    W2  the touchpoints of a batch are inserted, and their transaction is open
+    W3  everything is written, and COMMIT is not sent
+    W4  COMMIT is sent, and its answer is not read (PostgreSQL only)
+    W5  COMMIT was answered
+    W6  the group takes partitions away, and the reader has not heard of it
+
+POINT may be `never`. The service has no hooks for this: SQLAlchemy and the Kafka client are listened to. A group gives
+up a member of this program after 6 s, the least that a broker allows, where that of the plain service has 45 s.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.default import DefaultDialect
+
+from lifecycle_engine import cli, roles
+
+SESSION_SECONDS = 6.0
+
+_COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
+"""The message of PostgreSQL's protocol."""
+_WRITTEN = "touchpoints were written"
+
+IsReached = Callable[[], bool]
+"""Asked each time that the process comes to its point: whether it must die now."""
+
+
+def at_the(hit: int) -> IsReached:
+    left = hit
+
+    def is_reached() -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    return is_reached
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_transaction(is_reached: IsReached) -> None:
+    @event.listens_for(Engine, "after_cursor_execute")
+    def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if _inserts(statement) and is_reached():
+            die()
+
+
+def before_commit(is_reached: IsReached) -> None:
+    def commit(connection: Any, proceed: Callable[[], None]) -> None:
+        if is_reached():
+            die()
+        proceed()
+
+    _replace_commit(commit)
+
+
+def within_commit(is_reached: IsReached) -> None:
+    def commit(connection: Any, proceed: Callable[[], None]) -> None:
+        if is_reached():
+            # Past the client, which is idle between two statements, so that it is on its way for certain.
+            socket = connection.driver_connection._transport.get_extra_info("socket")
+            os.write(socket.fileno(), _COMMIT)
+            die()
+        proceed()
+
+    _replace_commit(commit)
+
+
+def after_commit(is_reached: IsReached) -> None:
+    def commit(connection: Any, proceed: Callable[[], None]) -> None:
+        proceed()
+        if is_reached():
+            die()
+
+    _replace_commit(commit)
+
+
+def at_revocation(is_reached: IsReached) -> None:
+    subscribe = AIOKafkaConsumer.subscribe
+
+    def subscribe_listening(consumer: Any, topics: Any, *, listener: Any) -> None:
+        revoked = listener.on_partitions_revoked
+
+        async def on_partitions_revoked(partitions: Any) -> None:
+            if partitions and is_reached():
+                die()
+            await revoked(partitions)
+
+        listener.on_partitions_revoked = on_partitions_revoked
+        subscribe(consumer, topics, listener=listener)
+
+    AIOKafkaConsumer.subscribe = subscribe_listening
+
+
+POINTS: dict[str, Callable[[IsReached], None]] = {
+    "W2": in_transaction,
+    "W3": before_commit,
+    "W4": within_commit,
+    "W5": after_commit,
+    "W6": at_revocation,
+    "never": lambda is_reached: None,
+}
+
+
+def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
+    """Lets `commit` decide over the commits of transactions in which touchpoints were inserted."""
+    do_commit = DefaultDialect.do_commit
+
+    @event.listens_for(Engine, "after_cursor_execute")
+    def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if _inserts(statement):
+            connection.info[_WRITTEN] = True
+
+    def do_commit_with_touchpoints(dialect: Any, connection: Any) -> None:
+        if connection.info.pop(_WRITTEN, False):
+            commit(connection, lambda: do_commit(dialect, connection))
+        else:
+            do_commit(dialect, connection)
+
+    @event.listens_for(Engine, "rollback")
+    def _(connection: Any) -> None:
+        connection.info.pop(_WRITTEN, False)
+
+    DefaultDialect.do_commit = do_commit_with_touchpoints  # type: ignore[method-assign]
+
+
+def _inserts(statement: str) -> bool:
+    return statement.startswith("INSERT INTO touchpoint ")
+
+
+def main() -> int:
+    point, hit, *arguments = sys.argv[1:]
+    POINTS[point](at_the(int(hit)))
+    roles.KafkaReader = functools.partial(  # type: ignore[misc, assignment]
+        roles.KafkaReader, session_timeout=SESSION_SECONDS
+    )
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
