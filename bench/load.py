@@ -93,9 +93,7 @@ class Figures:
         if self.accepted != load.touchpoints:
             found.append(f"{self.accepted} of {load.touchpoints} touchpoints accepted")
         for customer, answer in list(self.missing.items())[:1]:
-            found.append(
-                f"the last touchpoint of {len(self.missing)} of {SAMPLE} customers never showed; of {customer}: {answer}"
-            )
+            found.append(f"{len(self.missing)} of {SAMPLE} customers never showed their last; {customer}: {answer}")
         return found
 
 

@@ -50,12 +50,12 @@ class Passage(NamedTuple):
     measures: dict[str, Any]
 
 
-class Absent(Exception):  # noqa: N818
+class Absent(Exception):
     """A name without a value, or an operation that these values don't have."""
 
 
 def replay(document: Document, facts: Iterable[Fact]) -> dict[tuple[str, str | None], Passage]:
-    """Every journey of the lifecycle, by (lifecycle, subject), from a set of facts in any order, duplicates included."""
+    """Every journey of the lifecycle, by (lifecycle, subject), from facts in any order and any of them again."""
     once = {(fact["source"], fact["id"]): fact for fact in facts}
     ordered = sorted(
         once.values(), key=lambda fact: (fact["occurred_at"], fact["id"].encode(), fact["source"].encode())

@@ -78,7 +78,8 @@ def test_fold(case: Case, seed: int) -> None:
 @pytest.mark.parametrize("case", SUPPORTED, ids=lambda case: case.name)
 def test_step(case: Case) -> None:
     definitions = compiled(case.definition)
-    state, events = UNKNOWN, ()
+    state = UNKNOWN
+    events: list[Event] = []
     for touchpoint in sorted_once(arrived(case, 0)):
         state, new = step(definitions, state, touchpoint)
         events += new

@@ -44,15 +44,15 @@ class Deployment:
         return Service(["worker"], settings, self._directory, program=program)
 
     @asynccontextmanager
-    async def driven(self, count: int = 2_000, **options: float) -> AsyncIterator[Drive]:
-        """Drives touchpoints through the service for as long as the block runs; options are those of driver.py."""
+    async def driven(self, **options: float) -> AsyncIterator[Drive]:
+        """Drives touchpoints through the service until `finish` or `verify`; the options are those of driver.py."""
         target = Target(
             self.api.url,
             self._settings["LIFECYCLE_DATABASE_URL"],
             self._settings.get("LIFECYCLE_KAFKA_BOOTSTRAP_SERVERS", ""),
             self._settings.get("LIFECYCLE_KAFKA_TOPIC", ""),
         )
-        drive = Drive(self._directory / "journal.jsonl", target, count, options)
+        drive = Drive(self._directory / "journal.jsonl", target, options)
         try:
             yield drive
         finally:
@@ -62,12 +62,11 @@ class Deployment:
 class Drive:
     """A driver at work, and the verification of what it has done."""
 
-    def __init__(self, journal: Path, target: Target, count: int, options: Mapping[str, float]) -> None:
+    def __init__(self, journal: Path, target: Target, options: Mapping[str, float]) -> None:
         self.journal = journal
-        self._count = count
         self._output = journal.with_name("driver.log")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        arguments = [str(journal), json.dumps(asdict(target)), "--count", str(count), *words]
+        arguments = [str(journal), json.dumps(asdict(target)), *words]
         with self._output.open("wb") as output:
             self._process = Supervised(
                 [sys.executable, "-m", "tests.faults.driver", *arguments],
@@ -77,16 +76,27 @@ class Drive:
                 orphan_signal=signal.SIGKILL,
             )
 
-    async def acknowledged(self, share: float, seconds: float = 60) -> None:
-        """Waits until so great a share of the touchpoints has been accepted. Raises ServiceError."""
+    async def accepts(self, more: int, seconds: float = 60) -> None:
+        """Waits until so many more touchpoints have been accepted. Raises ServiceError."""
         deadline = time.monotonic() + seconds
-        while self._accepted() < share * self._count:
-            if self._process.poll() not in (None, 0) or time.monotonic() > deadline:
-                raise self._failed(f"did not get {share:.0%} accepted within {seconds:g} s")
+        goal = self._accepted() + more
+        while self._accepted() < goal:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self._failed(f"did not get {more} more touchpoints accepted within {seconds:g} s")
             await asyncio.sleep(0.05)
 
+    async def death(self, service: Service, seconds: float = 60) -> int:
+        """Waits until a service ends that is going to kill itself; its exit code. Raises ServiceError."""
+        deadline = time.monotonic() + seconds
+        while service.running:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self._failed(f"did not bring the service to its end within {seconds:g} s")
+            await asyncio.sleep(0.05)
+        return await service.wait()
+
     async def finish(self) -> None:
-        """Waits until all is accepted. Raises ServiceError."""
+        """Tells it that it is enough, and waits until all is accepted. Raises ServiceError."""
+        self._process.signal(signal.SIGTERM)
         try:
             code = await asyncio.to_thread(self._process.wait, DRIVER_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,5 +1,7 @@
 """Posts a stream of touchpoints, and keeps a journal of it: a program of its own, which no fault touches.
 
+SIGTERM tells it that this is enough: it ends once everything that it has begun with is accepted.
+
 What was answered with "unknown" is sent again with the same id until it is accepted. Some of what was accepted is sent
 again all the same. Most goes over HTTP, one or many a request; where there is Kafka, a part is written straight to the
 topic, as other services may, with keys that scatter each customer over all partitions.
@@ -12,6 +14,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -164,10 +167,15 @@ class Driver:
         raise DriverError(f"{batch[0]['id']} was unknown {TRIES} times")
 
 
-def requests(stream: Sequence[Touchpoint], ways: Sequence[Way], chance: random.Random) -> Iterator[tuple[Way, list[Touchpoint]]]:
-    """Cuts the stream into requests, each for one of the ways, as likely as it is often among them."""
+def requests(
+    stream: Sequence[Touchpoint], ways: Sequence[Way], least: int, enough: asyncio.Event, chance: random.Random
+) -> Iterator[tuple[Way, list[Touchpoint]]]:
+    """Cuts the stream into requests, until `enough` is set and at least `least` touchpoints are in them.
+
+    Each is for one of the ways, which is as likely as it is often among them.
+    """
     start = 0
-    while start < len(stream):
+    while start < len(stream) and (start < least or not enough.is_set()):
         way, size = chance.choice(ways), chance.choice(SIZES)
         batch = list(stream[start : start + size])
         start += size
@@ -176,9 +184,13 @@ def requests(stream: Sequence[Touchpoint], ways: Sequence[Way], chance: random.R
         yield way, batch
 
 
-async def drive(path: Path, target: Target, *, count: int, customers: int, rate: float, scattered: int, seed: int) -> None:
-    """Drives `count` touchpoints at `rate` a second; `scattered` of four requests go straight to the topic."""
+async def drive(
+    path: Path, target: Target, *, most: int, least: int, customers: int, rate: float, scattered: int, seed: int
+) -> None:
+    """Drives touchpoints at `rate` a second; `scattered` of four requests go straight to the topic."""
     chance = random.Random(seed)
+    enough = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
     headers = {"Authorization": f"Bearer {os.environ['LIFECYCLE_API_KEY']}"}
     async with (
         asyncio.timeout(SECONDS),
@@ -186,14 +198,13 @@ async def drive(path: Path, target: Target, *, count: int, customers: int, rate:
     ):
         http = Http(client)
         await http.load()
-        journal = Journal(path, target, LIFECYCLES)
-        stream = touchpoints(count, customers, seed)
-        driver = Driver(journal, rate, chance)
+        stream = touchpoints(most, customers, seed)
+        driver = Driver(Journal(path, target, LIFECYCLES), rate, chance)
         if not scattered:
-            return await driver.run(requests(stream, [http], chance), [http])
+            return await driver.run(requests(stream, [http], least, enough, chance), [http])
         async with Topic(target, chance) as topic:
             ways = [*[http] * (4 - scattered), *[topic] * scattered]
-            await driver.run(requests(stream, ways, chance), [http, topic])
+            await driver.run(requests(stream, ways, least, enough, chance), [http, topic])
 
 
 def _json(answer: httpx.Response, *expected: int) -> dict[str, object]:
@@ -206,19 +217,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.driver", description=drive.__doc__)
     parser.add_argument("journal", type=Path, help="must not exist yet")
     parser.add_argument("target", type=lambda text: Target(**json.loads(text)), help="the fields of Target, as JSON")
-    parser.add_argument("--count", type=int, default=2_000)
+    parser.add_argument("--most", type=int, default=12_000, help="touchpoints at most")
+    parser.add_argument("--least", type=int, default=1_500, help="touchpoints at least")
     parser.add_argument("--customers", type=int, default=60)
-    parser.add_argument("--rate", type=float, default=600, help="touchpoints a second")
+    parser.add_argument("--rate", type=float, default=400, help="touchpoints a second")
     parser.add_argument("--scattered", type=int, choices=range(5), default=0)
     parser.add_argument("--seed", type=int, default=1)
     options = vars(parser.parse_args())
+    failed = False
     try:
         asyncio.run(drive(options.pop("journal"), options.pop("target"), **options))
-    except* (DriverError, TimeoutError, httpx.HTTPError) as errors:
-        for error in errors.exceptions:
-            sys.stderr.write(f"driver: {error!r}\n")
-        return 1
-    return 0
+    except* (DriverError, TimeoutError, httpx.HTTPError, KafkaError) as errors:
+        failed = True
+        sys.stderr.write(f"driver: {errors.exceptions!r}\n")
+    return int(failed)
 
 
 if __name__ == "__main__":

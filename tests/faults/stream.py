@@ -60,6 +60,8 @@ LINES: dict[str, Any] = {
 LIFECYCLES = [LADDER, LINES]
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
+_DELAY = 600
+"""By how many others a late touchpoint is overtaken at most."""
 _TYPES = ["view", "buy", "buy", "complain", "praise"]
 _REFUSED = "refused-"
 
@@ -68,7 +70,7 @@ def touchpoints(count: int, customers: int, seed: int) -> list[Touchpoint]:
     """`count` touchpoints in the order of their arrival, which is that of their instants but for every third."""
     chance = random.Random(seed)
     made = [_touchpoint(number, customers, chance) for number in range(count)]
-    delays = [chance.randrange(count) if chance.random() < 1 / 3 else 0 for _ in made]
+    delays = [chance.randrange(_DELAY) if chance.random() < 1 / 3 else 0 for _ in made]
     return [made[number] for number in sorted(range(count), key=lambda number: number + delays[number])]
 
 

@@ -1,6 +1,6 @@
-"""The one law, through the engine: whatever the order, duplication and batching, what is recorded is what the oracle says.
+"""The one law, through the engine: in any order, duplication and batching, what is recorded is what the oracle says.
 
-The oracle shares no code with the engine. Small examples of the long profile: `--hypothesis-profile=laws`.
+The oracle shares no code with the engine. The long profile: `--hypothesis-profile=laws`.
 """
 
 from __future__ import annotations

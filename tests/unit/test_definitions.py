@@ -94,7 +94,7 @@ def test_a_full_definition() -> None:
         "a",
         {"en": "Retail", "pt-BR": "Varejo"},
     )
-    assert definition.opens == {"ad", "buy"}
+    assert definition.opens == frozenset({"ad", "buy"})
     assert definition.subject_path == ("properties", "line", "code")
     assert [(stage.key, stage.rank, len(stage.requires)) for stage in definition.stages.values()] == [
         ("a", 0, 0),
@@ -130,112 +130,112 @@ def test_the_least_definition() -> None:
     assert definition.allows("a", "b")
 
 
+MISTAKES: list[tuple[Any, str, str, Any]] = [
+    ([], "", "must be a map, not a list", MISSING),
+    (None, "", "must be a map, not empty", MISSING),
+    (small(lifecycle=MISSING), "", "'lifecycle' is missing", MISSING),
+    (small(initial=MISSING), "", "'initial' is missing", None),
+    (small(stages=MISSING), "", "'stages' is missing", MISSING),
+    (small(rulez=[]), "/rulez", "unknown name 'rulez'", "did you mean 'rules'?"),
+    (small(**{"a/b~c": 1}), "/a~1b~0c", "unknown name 'a/b~c'", None),
+    (small(lifecycle="Small"), "/lifecycle", "'Small' is not of the form", None),
+    (small(lifecycle=7), "/lifecycle", "'7' is not of the form", None),
+    (small(lifecycle="x" * 65), "/lifecycle", "at most 64 characters", None),
+    (small(label="Small"), "/label", "must be a map, not a text", None),
+    (small(label={"english": "x"}), "/label/english", "a language tag such as en or pt-BR", None),
+    (small(label={"en": ""}), "/label/en", "a text of 1 to 200 characters", None),
+    (small(label={"en": 7}), "/label/en", "a text of 1 to 200 characters", None),
+    (small(label={"en": "x" * 201}), "/label/en", "a text of 1 to 200 characters", None),
+    (small(initial="z"), "/initial", "there is no stage 'z'", None),
+    (small(initial=["a"]), "/initial", "there is no stage \"['a']\"", None),
+    (small(opens=[]), "/opens", "an empty list", None),
+    (small(opens=""), "/opens", "a text of 1 to 128 characters, not a text", None),
+    (small(opens=["a", True]), "/opens/1", "a text of 1 to 128 characters, not a truth value", None),
+    (small(opens="$identify"), "/opens", "types that begin with $ are reserved", None),
+    (small(per="line"), "/per", "'line' leads nowhere; it must be one of properties.NAME, context.NAME", None),
+    (small(per="occurred_at"), "/per", "leads nowhere", None),
+    (small(per="properties."), "/per", "leads nowhere", None),
+    (small(per="properties.a b"), "/per", "leads nowhere", None),
+    (small(per=7), "/per", "'7' leads nowhere", None),
+    (small(stages={}), "/stages", "must be a list, not a map", MISSING),
+    (small(stages=[]), "/stages", "at least one stage", MISSING),
+    (small(stages=[{"key": "a"}, "b"]), "/stages/1", "must be a map, not a text", MISSING),
+    (small(stages=[{"key": "a"}, {}]), "/stages/1", "'key' is missing", None),
+    (small(stages=[{"key": "a"}, {"key": "b", "rank": 1}]), "/stages/1/rank", "unknown name 'rank'", None),
+    (small(stages=[{"key": "a"}, {"key": "a"}]), "/stages/1/key", "the stage 'a' is there already", None),
+    (small(stages=[{"key": "a"}, {"key": "1b"}]), "/stages/1/key", "'1b' is not of the form", None),
+    (
+        small(stages=[{"key": "a"}, {"key": "__class__"}]),
+        "/stages/1/key",
+        "'__class__' is not of the form",
+        None,
+    ),
+    (small(stages=[{"key": "a"}, {"key": None}]), "/stages/1/key", "'None' is not of the form", None),
+    (small(stages=[{"key": "a", "label": []}]), "/stages/0/label", "must be a map, not a list", None),
+    (
+        small(stages=[{"key": "a", "requires": "1 < 2"}]),
+        "/stages/0/requires",
+        "must be a list, not a text",
+        None,
+    ),
+    (
+        small(stages=[{"key": "a", "requires": ["1"]}]),
+        "/stages/0/requires/0",
+        "must say yes or no (bool)",
+        None,
+    ),
+    (small(stages=[{"key": f"s{n}"} for n in range(101)]), "/stages", "has 101 items; at most 100", MISSING),
+    (small(measures=[]), "/measures", "must be a map, not a list", None),
+    (small(measures={f"m{n}": {"count": "x"} for n in range(101)}), "/measures", "at most 100 measures", None),
+    (small(measures={"a b": {"count": "x"}}), "/measures/a b", "'a b' is not of the form", None),
+    (small(measures={"\ud800": {"count": "x"}}), "/measures/\ud800", "is not of the form", None),
+    (small(measures={7: {"count": "x"}}), "/measures/7", "'7' is not of the form", None),
+    (small(measures={"m": "x"}), "/measures/m", "must be a map, not a text", MISSING),
+    (with_measure(), "/measures/m", "exactly one of count, sum, min, max, first, last", None),
+    (with_measure(count="x", sum="properties.x"), "/measures/m", "exactly one of", None),
+    (with_measure(count="x", of="y"), "/measures/m/of", "a count names its touchpoint types itself", None),
+    (with_measure(count=[]), "/measures/m/count", "an empty list", None),
+    (with_measure(average="x"), "/measures/m/average", "unknown name 'average'", MISSING),
+    (with_measure(sum="amount"), "/measures/m/sum", "'amount' leads nowhere", None),
+    (with_measure(sum="occurred_at"), "/measures/m/sum", "one of properties.NAME, context.NAME", None),
+    (with_measure(last="occurred_at.x"), "/measures/m/last", "context.NAME, occurred_at", None),
+    (with_measure(min="properties"), "/measures/m/min", "leads nowhere", None),
+    (with_measure(sum="properties.x", of=["a", 1]), "/measures/m/of/1", "not a number", None),
+    (with_measure(sum="properties.x", within="7d"), "/measures/m/within", "windows are not supported", None),
+    (small(rules={}), "/rules", "must be a list, not a map", None),
+    (small(rules=[7]), "/rules/0", "must be a map, not a number", MISSING),
+    (with_rule(on="x"), "/rules/0", "'to' is missing", None),
+    (with_rule(to="b"), "/rules/0", "a rule has `on` (touchpoint types), or at least `when`", None),
+    (with_rule(on="x", to="bb"), "/rules/0/to", "there is no stage 'bb'", "did you mean 'b'?"),
+    (with_rule(on="x", to="b", form="a"), "/rules/0/form", "unknown name 'form'", "did you mean 'from'?"),
+    (with_rule(on=[], to="b"), "/rules/0/on", "an empty list", None),
+    (with_rule(on=["x", "$link"], to="b"), "/rules/0/on/1", "begin with $ are reserved", None),
+    (with_rule(on="x" * 129, to="b"), "/rules/0/on", "a text of 1 to 128 characters", None),
+    (with_rule(on=None, to="b"), "/rules/0/on", "not empty", None),
+    (with_rule(on={"a": 1}, to="b"), "/rules/0/on", "not a map", None),
+    (with_rule(on="x", to="b", **{"from": []}), "/rules/0/from", "an empty list", None),
+    (with_rule(on="x", to="b", **{"from": "z"}), "/rules/0/from", "there is no stage 'z'", None),
+    (with_rule(on="x", to="b", **{"from": ["a", 1]}), "/rules/0/from/1", "there is no stage '1'", None),
+    (with_rule(on="x", to="b", **{"from": ["a"] * 101}), "/rules/0/from", "has 101 items", None),
+    (with_rule(on="x", to="b", reenter="yes"), "/rules/0/reenter", "must be true or false", None),
+    (with_rule(on="x", to="b", when="1 < 2"), "/rules/0/when", "must be a list, not a text", None),
+    (with_rule(on="x", to="b", when=["1 < 2"] * 33), "/rules/0/when", "has 33 items; at most 32", None),
+    (with_guard(True), "/rules/0/when/0", "an expression is text", "put it in quotes: 'True'"),
+    (with_guard("1 <"), "/rules/0/when/0", "(column 4)", None),
+    (with_guard("measures.n > 1"), "/rules/0/when/0", "undeclared reference to 'measures.n'", None),
+    (with_rule(after="5d", to="b"), "/rules/0/after", "timers are not supported", None),
+    (with_rule(after="5d", without="x", warn="1d", to="b"), "/rules/0/after", "timers are not", None),
+    (with_rule(on="x", without="x", to="b"), "/rules/0/without", "unknown name 'without'", None),
+    (small(moves="none"), "/moves", "must be `any`, or a map", None),
+    (small(moves={"z": ["a"]}), "/moves/z", "there is no stage 'z'", None),
+    (small(moves={"a": "b"}), "/moves/a", "must be a list, not a text", None),
+    (small(moves={"a": ["b", "z"]}), "/moves/a/1", "there is no stage 'z'", None),
+]
+
+
 @pytest.mark.parametrize(
     ("document", "pointer", "message", "hint"),
-    [
-        pytest.param(document, pointer, message, hint, id=f"{pointer} {message}"[:70])
-        for document, pointer, message, hint in [
-            ([], "", "must be a map, not a list", MISSING),
-            (None, "", "must be a map, not empty", MISSING),
-            (small(lifecycle=MISSING), "", "'lifecycle' is missing", MISSING),
-            (small(initial=MISSING), "", "'initial' is missing", None),
-            (small(stages=MISSING), "", "'stages' is missing", MISSING),
-            (small(rulez=[]), "/rulez", "unknown name 'rulez'", "did you mean 'rules'?"),
-            (small(**{"a/b~c": 1}), "/a~1b~0c", "unknown name 'a/b~c'", None),
-            (small(lifecycle="Small"), "/lifecycle", "'Small' is not of the form", None),
-            (small(lifecycle=7), "/lifecycle", "'7' is not of the form", None),
-            (small(lifecycle="x" * 65), "/lifecycle", "at most 64 characters", None),
-            (small(label="Small"), "/label", "must be a map, not a text", None),
-            (small(label={"english": "x"}), "/label/english", "a language tag such as en or pt-BR", None),
-            (small(label={"en": ""}), "/label/en", "a text of 1 to 200 characters", None),
-            (small(label={"en": 7}), "/label/en", "a text of 1 to 200 characters", None),
-            (small(label={"en": "x" * 201}), "/label/en", "a text of 1 to 200 characters", None),
-            (small(initial="z"), "/initial", "there is no stage 'z'", None),
-            (small(initial=["a"]), "/initial", "there is no stage \"['a']\"", None),
-            (small(opens=[]), "/opens", "an empty list", None),
-            (small(opens=""), "/opens", "a text of 1 to 128 characters, not a text", None),
-            (small(opens=["a", True]), "/opens/1", "a text of 1 to 128 characters, not a truth value", None),
-            (small(opens="$identify"), "/opens", "types that begin with $ are reserved", None),
-            (small(per="line"), "/per", "'line' leads nowhere; it must be one of properties.NAME, context.NAME", None),
-            (small(per="occurred_at"), "/per", "leads nowhere", None),
-            (small(per="properties."), "/per", "leads nowhere", None),
-            (small(per="properties.a b"), "/per", "leads nowhere", None),
-            (small(per=7), "/per", "'7' leads nowhere", None),
-            (small(stages={}), "/stages", "must be a list, not a map", MISSING),
-            (small(stages=[]), "/stages", "at least one stage", MISSING),
-            (small(stages=[{"key": "a"}, "b"]), "/stages/1", "must be a map, not a text", MISSING),
-            (small(stages=[{"key": "a"}, {}]), "/stages/1", "'key' is missing", None),
-            (small(stages=[{"key": "a"}, {"key": "b", "rank": 1}]), "/stages/1/rank", "unknown name 'rank'", None),
-            (small(stages=[{"key": "a"}, {"key": "a"}]), "/stages/1/key", "the stage 'a' is there already", None),
-            (small(stages=[{"key": "a"}, {"key": "1b"}]), "/stages/1/key", "'1b' is not of the form", None),
-            (
-                small(stages=[{"key": "a"}, {"key": "__class__"}]),
-                "/stages/1/key",
-                "'__class__' is not of the form",
-                None,
-            ),
-            (small(stages=[{"key": "a"}, {"key": None}]), "/stages/1/key", "'None' is not of the form", None),
-            (small(stages=[{"key": "a", "label": []}]), "/stages/0/label", "must be a map, not a list", None),
-            (
-                small(stages=[{"key": "a", "requires": "1 < 2"}]),
-                "/stages/0/requires",
-                "must be a list, not a text",
-                None,
-            ),
-            (
-                small(stages=[{"key": "a", "requires": ["1"]}]),
-                "/stages/0/requires/0",
-                "must say yes or no (bool)",
-                None,
-            ),
-            (small(stages=[{"key": f"s{n}"} for n in range(101)]), "/stages", "has 101 items; at most 100", MISSING),
-            (small(measures=[]), "/measures", "must be a map, not a list", None),
-            (small(measures={f"m{n}": {"count": "x"} for n in range(101)}), "/measures", "at most 100 measures", None),
-            (small(measures={"a b": {"count": "x"}}), "/measures/a b", "'a b' is not of the form", None),
-            (small(measures={"\ud800": {"count": "x"}}), "/measures/\ud800", "is not of the form", None),
-            (small(measures={7: {"count": "x"}}), "/measures/7", "'7' is not of the form", None),
-            (small(measures={"m": "x"}), "/measures/m", "must be a map, not a text", MISSING),
-            (with_measure(), "/measures/m", "exactly one of count, sum, min, max, first, last", None),
-            (with_measure(count="x", sum="properties.x"), "/measures/m", "exactly one of", None),
-            (with_measure(count="x", of="y"), "/measures/m/of", "a count names its touchpoint types itself", None),
-            (with_measure(count=[]), "/measures/m/count", "an empty list", None),
-            (with_measure(average="x"), "/measures/m/average", "unknown name 'average'", MISSING),
-            (with_measure(sum="amount"), "/measures/m/sum", "'amount' leads nowhere", None),
-            (with_measure(sum="occurred_at"), "/measures/m/sum", "one of properties.NAME, context.NAME", None),
-            (with_measure(last="occurred_at.x"), "/measures/m/last", "context.NAME, occurred_at", None),
-            (with_measure(min="properties"), "/measures/m/min", "leads nowhere", None),
-            (with_measure(sum="properties.x", of=["a", 1]), "/measures/m/of/1", "not a number", None),
-            (with_measure(sum="properties.x", within="7d"), "/measures/m/within", "windows are not supported", None),
-            (small(rules={}), "/rules", "must be a list, not a map", None),
-            (small(rules=[7]), "/rules/0", "must be a map, not a number", MISSING),
-            (with_rule(on="x"), "/rules/0", "'to' is missing", None),
-            (with_rule(to="b"), "/rules/0", "a rule has `on` (touchpoint types), or at least `when`", None),
-            (with_rule(on="x", to="bb"), "/rules/0/to", "there is no stage 'bb'", "did you mean 'b'?"),
-            (with_rule(on="x", to="b", form="a"), "/rules/0/form", "unknown name 'form'", "did you mean 'from'?"),
-            (with_rule(on=[], to="b"), "/rules/0/on", "an empty list", None),
-            (with_rule(on=["x", "$link"], to="b"), "/rules/0/on/1", "begin with $ are reserved", None),
-            (with_rule(on="x" * 129, to="b"), "/rules/0/on", "a text of 1 to 128 characters", None),
-            (with_rule(on=None, to="b"), "/rules/0/on", "not empty", None),
-            (with_rule(on={"a": 1}, to="b"), "/rules/0/on", "not a map", None),
-            (with_rule(on="x", to="b", **{"from": []}), "/rules/0/from", "an empty list", None),
-            (with_rule(on="x", to="b", **{"from": "z"}), "/rules/0/from", "there is no stage 'z'", None),
-            (with_rule(on="x", to="b", **{"from": ["a", 1]}), "/rules/0/from/1", "there is no stage '1'", None),
-            (with_rule(on="x", to="b", **{"from": ["a"] * 101}), "/rules/0/from", "has 101 items", None),
-            (with_rule(on="x", to="b", reenter="yes"), "/rules/0/reenter", "must be true or false", None),
-            (with_rule(on="x", to="b", when="1 < 2"), "/rules/0/when", "must be a list, not a text", None),
-            (with_rule(on="x", to="b", when=["1 < 2"] * 33), "/rules/0/when", "has 33 items; at most 32", None),
-            (with_guard(True), "/rules/0/when/0", "an expression is text", "put it in quotes: 'True'"),
-            (with_guard("1 <"), "/rules/0/when/0", "(column 4)", None),
-            (with_guard("measures.n > 1"), "/rules/0/when/0", "undeclared reference to 'measures.n'", None),
-            (with_rule(after="5d", to="b"), "/rules/0/after", "timers are not supported", None),
-            (with_rule(after="5d", without="x", warn="1d", to="b"), "/rules/0/after", "timers are not", None),
-            (with_rule(on="x", without="x", to="b"), "/rules/0/without", "unknown name 'without'", None),
-            (small(moves="none"), "/moves", "must be `any`, or a map", None),
-            (small(moves={"z": ["a"]}), "/moves/z", "there is no stage 'z'", None),
-            (small(moves={"a": "b"}), "/moves/a", "must be a list, not a text", None),
-            (small(moves={"a": ["b", "z"]}), "/moves/a/1", "there is no stage 'z'", None),
-        ]
-    ],
+    [pytest.param(*mistake, id=f"{mistake[1]} {mistake[2]}"[:70]) for mistake in MISTAKES],
 )
 def test_a_mistake_is_told_with_its_place(document: Any, pointer: str, message: str, hint: Any) -> None:
     """MISSING for a hint: other mistakes follow from this one and are told too."""
@@ -252,9 +252,9 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_the_error_says_the_first_mistake() -> None:
-    with pytest.raises(DefinitionError, match="^/initial: there is no stage 'z'$"):
+    with pytest.raises(DefinitionError, match=r"^/initial: there is no stage 'z'$"):
         compiled(small(initial="z"))
-    with pytest.raises(DefinitionError, match="^/: must be a map"):
+    with pytest.raises(DefinitionError, match=r"^/: must be a map"):
         compiled([])
 
 
@@ -321,7 +321,7 @@ def test_hints_are_not_looked_for_at_any_price() -> None:
 
 
 def test_the_largest_definition_compiles_at_once() -> None:
-    document = {
+    document: dict[str, Any] = {
         "lifecycle": "large",
         "initial": "s0",
         "stages": [{"key": f"s{n}", "requires": [f"measures.m{n} > {m}" for m in range(5)]} for n in range(100)],
@@ -345,9 +345,9 @@ def test_the_largest_definition_compiles_at_once() -> None:
             ("event.properties.x.matches('(a|a|a|aa)*(b{1000}){1000}$')", {"x": "a" * 200_000 + "b"}),
             ("event.properties.x.matches(event.properties.x)", {"x": "(" * 200_000}),
             ("event.properties.x.all(a, a >= 0)", {"x": [1] * 200_000}),
-            ("event.properties.x.map(a, event.properties.x) == []", {"x": [1] * 20_000}),
+            ("event.properties.x.map(a, event.properties.x) == []", {"x": [1] * 2000}),
             ("event.properties.x == event.properties", {"x": nested(30)}),
-            ("!" * 2000 + "event.properties.x", {"x": 1}),
+            ("!" * 2000 + "(event.properties.x == 1)", {"x": 1}),
         ]
     ],
 )
@@ -359,23 +359,22 @@ def test_costly_guards_end_soon_and_break_nothing(guard: str, properties: dict[s
     assert state.facts == 1
 
 
+def repeating(line: str) -> str:
+    """Nine lines, each of which repeats the one before it nine times."""
+    return line + "".join(
+        f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(text(), id=name)
-        for name, text in {
-            "nesting": lambda: "lifecycle: " + "[" * 200_000,
-            "block nesting": lambda: "".join(" " * n + "a:\n" for n in range(600)),
-            "an alias bomb": lambda: (
-                "a: &a [x,x,x,x,x,x,x,x,x]\n"
-                + "".join(
-                    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-                )
-            ),
-            "a text bomb": lambda: "a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 9000 + "]",
-            "an alias to itself": lambda: "lifecycle: &a [*a]",
-            "many rules": lambda: "rules:\n" + "- {on: x, to: b}\n" * 10_000,
-        }.items()
+        pytest.param("lifecycle: " + "[" * 200_000, id="nesting"),
+        pytest.param("".join(" " * n + "a:\n" for n in range(600)), id="block nesting"),
+        pytest.param(repeating("a: &a [x,x,x,x,x,x,x,x,x]\n"), id="an alias bomb"),
+        pytest.param("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 9000 + "]", id="a text bomb"),
+        pytest.param("lifecycle: &a [*a]", id="an alias to itself"),
+        pytest.param("rules:\n" + "- {on: x, to: b}\n" * 10_000, id="many rules"),
     ],
 )
 def test_bombs_in_yaml_are_refused_at_once(text: str) -> None:

@@ -43,6 +43,20 @@ def written(state: CustomerState) -> str:
     return repr((state.place, state.facts, journeys))
 
 
+def stay(event: Event) -> tuple[Any, ...]:
+    decided = event.stage, event.at, event.origin, event.move, event.skipped, event.rule, event.cause
+    return (*decided, event.touchpoint, event.source)
+
+
+def refusal(event: Event) -> tuple[Any, ...]:
+    return event.at, event.rule, event.stage, event.reason, event.touchpoint, event.source
+
+
+def plain(touchpoint: Touchpoint) -> dict[str, Any]:
+    names = ("id", "source", "type", "occurred_at", "properties", "context")
+    return {name: getattr(touchpoint, name) for name in names}
+
+
 class Follower:
     """Takes touchpoints as they arrive: steps over what is in order, and re-folds from a checkpoint what is late."""
 
@@ -72,12 +86,12 @@ class Follower:
                 self.checkpoints.append(self.state)
 
 
-def batches(draw: st.DrawFn, facts: Sequence[Touchpoint]) -> Iterator[list[Touchpoint]]:
+def batches(data: st.DataObject, facts: Sequence[Touchpoint]) -> Iterator[list[Touchpoint]]:
     """The facts in some order, some of them again, cut into batches."""
-    again = draw(st.lists(st.sampled_from(facts), max_size=6)) if facts else []
-    arrivals = draw(st.permutations([*facts, *again]))
+    again = data.draw(st.lists(st.sampled_from(facts), max_size=6)) if facts else []
+    arrivals = data.draw(st.permutations([*facts, *again]))
     while arrivals:
-        size = draw(st.integers(1, len(arrivals)))
+        size = data.draw(st.integers(1, len(arrivals)))
         yield arrivals[:size]
         arrivals = arrivals[size:]
 
@@ -87,32 +101,14 @@ def test_fold_equals_the_oracle(documents: Documents, facts: tuple[Touchpoint, .
     definitions = compiled(documents)
     events: list[Event] = []
     state = fold(definitions, in_order(facts), tell=events.append)
-    plain = [
-        {
-            "id": each.id,
-            "source": each.source,
-            "type": each.type,
-            "occurred_at": each.occurred_at,
-            "properties": each.properties,
-            "context": each.context,
-        }
-        for each in facts
-    ]
-    expected = {key: passage for document in documents for key, passage in oracle.replay(document, plain).items()}
+    expected = {
+        key: passage for document in documents for key, passage in oracle.replay(document, map(plain, facts)).items()
+    }
     assert {(key, subject) for key, subjects in state.journeys.items() for subject in subjects} == set(expected)
     for (key, subject), passage in expected.items():
         told = [event for event in events if (event.lifecycle, event.subject) == (key, subject)]
-        assert [
-            (event.stage, event.at, event.origin, event.move, event.skipped, event.rule, event.cause)
-            + (event.touchpoint, event.source)
-            for event in told
-            if event.is_stay
-        ] == list(passage.stays)
-        assert [
-            (event.at, event.rule, event.stage, event.reason, event.touchpoint, event.source)
-            for event in told
-            if not event.is_stay
-        ] == list(passage.refusals)
+        assert list(map(stay, (event for event in told if event.is_stay))) == list(passage.stays)
+        assert list(map(refusal, (event for event in told if not event.is_stay))) == list(passage.refusals)
         assert {event.definition_version for event in told} == {1}
         journey = state.journey(key, subject)
         assert journey is not None
@@ -138,7 +134,7 @@ def test_any_arrival_equals_the_fold(
     events: list[Event] = []
     state = fold(definitions, in_order(facts), tell=events.append)
     follower = Follower(definitions, every)
-    for batch in batches(data.draw, facts):
+    for batch in batches(data, facts):
         follower.take(batch)
     assert written(follower.state) == written(state)
     assert [event for told in follower.events for event in told] == events

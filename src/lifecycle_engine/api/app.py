@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import Lifespan
 
-from lifecycle_engine.api import customers, health, ingest, journeys, lifecycles, problems, touchpoints
+from lifecycle_engine.api import customers, health, ingest, journeys, lifecycles, openapi, problems, touchpoints
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.paths import SentPath
@@ -42,6 +44,13 @@ def create_app(services: Services) -> FastAPI:
             yield
         await services.appender.stop()
 
+    app = assemble(lifespan)
+    app.state.services = services
+    return app
+
+
+def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes, their errors and their description, without what they work with."""
     app = FastAPI(
         title="Lifecycle Engine",
         version="0.1.0",
@@ -49,10 +58,11 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.services = services
-    problems.install(app)
-    app.add_middleware(SentPath)
+    # First, since routes are tried in their order and most requests are for this one.
+    app.router.routes.insert(0, Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]))
     for router in (health.router, customers.router, journeys.router, touchpoints.router, lifecycles.router):
         app.include_router(router)
-    app.add_route(ingest.PATH, ingest.post_touchpoints, methods=["POST"], include_in_schema=False)
+    openapi.install(app)
+    problems.install(app)
+    app.add_middleware(SentPath)
     return app

@@ -1,7 +1,7 @@
 """API keys: made, checked in memory, and read anew from the database every two seconds.
 
-A key is `le_<8>_<32><6>`: a prefix to recognise it by, a secret, and a CRC-32 of all before it, so that a scanner can tell
-a key from a lookalike. Only its SHA-256 is stored.
+A key is `le_<8>_<32><6>`: a prefix to recognise it by, a secret, and a CRC-32 of all before it, so that a scanner can
+tell a key from a lookalike. Only its SHA-256 is stored.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import string
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.store.database import Database
@@ -27,6 +28,7 @@ SCOPES = ("ingest:write", "customers:read", "lifecycles:read", "lifecycles:write
 """Everything that a key can be allowed."""
 FIRST = "default"
 """The name of the first key, and so the source of what is posted with it."""
+MAX_KEY_BYTES = 256
 REFRESH = 2.0
 """Seconds between two looks at the table of keys."""
 
@@ -50,11 +52,11 @@ class Keys:
         self._database = database
         self._given = {_hash(first_key): Key(FIRST, frozenset(SCOPES), None)} if first_key else {}
         self._keys: dict[bytes, Key] = dict(self._given)
-        self.loaded = bool(self._given)
+        self.loaded = False
 
     async def ready(self) -> bool:
-        """Whether keys can be checked."""
-        return self.loaded
+        """Whether keys can be checked: all of them, or the first one while the table could not be read yet."""
+        return bool(self.loaded or self._given)
 
     async def refresh(self) -> None:
         """Reads the table of keys."""
@@ -94,19 +96,21 @@ class Keys:
 
     def find(self, text: bytes, now: int) -> Key | None:
         """The key with this text, unless it has expired."""
-        digest = hashlib.sha256(text).digest()
-        key = self._keys.get(digest)
+        if len(text) > MAX_KEY_BYTES:
+            return None
+        # Looked up by its digest, so that the time that it takes tells nothing about the keys that there are.
+        key = self._keys.get(hashlib.sha256(text).digest())
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             return None
         return key
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH)
             try:
                 await self.refresh()
             except Exception as error:
                 logger.warning("the keys were not read: %s", type(error).__name__)
+            await asyncio.sleep(REFRESH)
 
 
 def generate_key() -> str:
@@ -115,9 +119,15 @@ def generate_key() -> str:
     return body + _base62(zlib.crc32(body.encode()), 6)
 
 
-def authenticate(keys: Keys, now: Callable[[], int], authorization: bytes | None, scopes: Iterable[str]) -> Key:
-    """The key of an `Authorization` header's bytes, which must have one of these scopes. Raises ProblemError 401, 403."""
-    scheme, _, text = (authorization or b"").partition(b" ")
+def authorization(scope: Scope) -> bytes | None:
+    """The `Authorization` header of a request; with several of them, none."""
+    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    return found[0] if len(found) == 1 else None
+
+
+def authenticate(keys: Keys, now: Callable[[], int], header: bytes | None, scopes: Iterable[str]) -> Key:
+    """The key in an `Authorization` header, which must have one of these scopes. Raises ProblemError 401, 403, 503."""
+    scheme, _, text = (header or b"").partition(b" ")
     if scheme.lower() != b"bearer" or not text.strip():
         raise ProblemError(
             401, "key_missing", "send an API key: Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
@@ -141,10 +151,18 @@ def requires(*scopes: str) -> Callable[[Request], Key]:
 
     def dependency(request: Request) -> Key:
         services = request.app.state.services
-        header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
-        return authenticate(services.keys, services.clock, header, scopes)
+        return authenticate(services.keys, services.clock, authorization(request.scope), scopes)
 
+    _SCOPES_OF[dependency] = scopes
     return dependency
+
+
+_SCOPES_OF: dict[Callable[..., Any], tuple[str, ...]] = {}
+
+
+def scopes_of(dependency: Callable[..., Any] | None) -> tuple[str, ...]:
+    """The scopes that a route's dependency asks for, one of which a key must have; none for any other dependency."""
+    return _SCOPES_OF.get(dependency, ()) if dependency is not None else ()
 
 
 def _hash(text: str) -> bytes:

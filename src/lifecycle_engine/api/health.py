@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 Check = Callable[[], Awaitable[bool]]
@@ -14,7 +15,7 @@ Check = Callable[[], Awaitable[bool]]
 
 CHECK_SECONDS = 1.0
 
-router = APIRouter(tags=["Operate"])
+router = APIRouter(tags=["operate"])
 
 
 class Health:
@@ -30,7 +31,14 @@ class Health:
         return {**dict(zip(self._checks, results, strict=True)), "not_stopping": not self.draining.is_set()}
 
 
-@router.get("/livez", summary="Is the process alive?")
+class Readiness(BaseModel):
+    """What the process needs, and whether it is there."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, bool] = Field(examples=[{"log": True, "keys": True, "not_stopping": True}])
+
+
+@router.get("/livez", operation_id="livez", summary="Is the process alive?")
 async def livez() -> dict[str, str]:
     """Always 200 while the process runs: one whose inner task has died ends by itself."""
     return {"status": "alive"}
@@ -38,16 +46,18 @@ async def livez() -> dict[str, str]:
 
 @router.get(
     "/readyz",
+    operation_id="readyz",
     summary="Can the process do its work?",
-    responses={503: {"description": "Something that it needs is missing"}},
+    response_model=Readiness,
+    responses={503: {"description": "Something that it needs is missing", "model": Readiness}},
 )
 async def readyz(request: Request) -> JSONResponse:
     """200 when everything that this process needs is there, else 503; `checks` tells which is missing."""
     health: Health = request.app.state.services.health
     checks = await health.report()
     is_ready = all(checks.values())
-    body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
-    return JSONResponse(body, 200 if is_ready else 503)
+    body = Readiness(status="ready" if is_ready else "not ready", checks=checks)
+    return JSONResponse(body.model_dump(), 200 if is_ready else 503)
 
 
 async def _passes(check: Check) -> bool:

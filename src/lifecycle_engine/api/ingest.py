@@ -1,113 +1,173 @@
-"""`POST /v1/touchpoints`. A plain route, not one of FastAPI's, which would cost more than all the rest of the way in."""
+"""`POST /v1/touchpoints`, in plain ASGI: a route of FastAPI's would cost more than all the rest of the way in."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
+from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import authenticate
+from lifecycle_engine.api.authentication import authenticate, authorization
 from lifecycle_engine.api.problems import ProblemError
-from lifecycle_engine.ingest.intake import Intake, Item, Status
+from lifecycle_engine.ingest.intake import Item, Status
 from lifecycle_engine.log.message import InvalidMessageError
 
+if TYPE_CHECKING:
+    from lifecycle_engine.api.app import Services
+
 PATH = "/v1/touchpoints"
+SCOPE = "ingest:write"
 MAX_BODY_BYTES = 10 * 1024 * 1024
-MAX_ITEMS = 10_000
+
+_SPACE = b" \t\n\r"
+_STATUSES = {"malformed": 400, "too_large": 413}
+_UNKNOWN = "the log did not answer in time, so whether it was taken is unknown; send it again with the same id"
+
+
+class Acknowledgement(msgspec.Struct):
+    """A touchpoint that is durable in the log."""
+
+    id: str
+    status: Literal["accepted"]
+
+
+class ItemProblem(msgspec.Struct):
+    """Why one touchpoint of an array was not accepted; `pointer` is a JSON pointer within that touchpoint."""
+
+    status: int
+    code: str
+    detail: str
+    pointer: str
+
+
+class ItemResult(msgspec.Struct):
+    """What became of one touchpoint of an array; `id` is null where none could be read."""
+
+    index: int
+    id: str | None
+    status: Literal["accepted", "rejected", "unknown"]
+    problem: ItemProblem | UnsetType = UNSET
+
+
+class ItemSummary(msgspec.Struct):
+    """How many touchpoints of an array met which end."""
+
+    accepted: int
+    rejected: int
+    unknown: int
+
+
+class ItemResults(msgspec.Struct):
+    """What became of each touchpoint of an array, in its order."""
+
+    summary: ItemSummary
+    items: list[ItemResult]
+
 
 _encode = msgspec.json.Encoder().encode
-_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-async def post_touchpoints(request: Request) -> Response:
+class PostTouchpoints:
     """One touchpoint → 202; an array → 207, item by item."""
-    services = request.app.state.services
-    header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
-    key = authenticate(services.keys, services.clock, header, ("ingest:write",))
-    intake: Intake = services.intake
-    body = await read_body(request)
-    if body.lstrip()[:1] != b"[":
-        (item,) = await intake.take([body], key.name)
-        return _one(item)
-    try:
-        raws = _decode_array(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProblemError(400, "malformed", f"the body is not a JSON array: {error}") from None
-    if len(raws) > MAX_ITEMS:
-        raise ProblemError(413, "too_many_items", f"the array has {len(raws)} items; at most {MAX_ITEMS} are taken")
-    return _many(await intake.take([bytes(raw) for raw in raws], key.name))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services: Services = scope["app"].state.services
+        key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
+        body = await _body(scope, receive)
+        if body.lstrip(_SPACE)[:1] == b"[":
+            try:
+                items = await services.intake.take_array(body, key.name)
+            except InvalidMessageError as error:
+                raise _problem(error, None) from None
+            status, answer = 207, _encode(_results(items))
+        else:
+            status, answer = 202, _encode(_accepted(await services.intake.take_one(body, key.name)))
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
 
-async def read_body(request: Request) -> bytes:
+def _accepted(item: Item) -> Acknowledgement:
+    if item.error is not None:
+        raise _problem(item.error, item.id)
+    if item.status is Status.UNKNOWN:
+        raise _unknown({"id": item.id})
+    return Acknowledgement(item.id or "", "accepted")
+
+
+def _results(items: list[Item]) -> ItemResults:
+    accepted = rejected = unknown = 0
+    results = []
+    for index, (id_, status, error) in enumerate(items):
+        if error is not None:
+            rejected += 1
+            problem = ItemProblem(_status(error), error.code, error.detail, error.pointer)
+            results.append(ItemResult(index, id_, "rejected", problem))
+        elif status is Status.UNKNOWN:
+            unknown += 1
+            results.append(ItemResult(index, id_, "unknown", ItemProblem(503, "outcome_unknown", _UNKNOWN, "")))
+        else:
+            accepted += 1
+            results.append(ItemResult(index, id_, "accepted"))
+    if unknown and not accepted:
+        raise _unknown({})
+    return ItemResults(ItemSummary(accepted, rejected, unknown), results)
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
     """The JSON body, as long as it is not too long. Raises ProblemError 400, 413, 415."""
-    content_type = b""
-    for name, value in request.scope["headers"]:
+    content_type = None
+    for name, value in scope["headers"]:
         if name == b"content-type":
-            content_type = value.partition(b";")[0].strip().lower()
-        elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+            content_type = value.lower()
+        elif name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > MAX_BODY_BYTES):
             raise _too_large()
         elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise ProblemError(415, "unsupported_encoding", "send the body without a content encoding")
-    if content_type not in (b"application/json", b""):
-        detail = f"the content type is {content_type.decode('latin-1')[:80]!r}; send application/json"
-        raise ProblemError(415, "unsupported_media_type", detail)
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise _too_large()
-    except ClientDisconnect:
-        raise ProblemError(400, "disconnected", "the body was not sent to its end") from None
-    return b"".join(chunks)
+    if content_type != b"application/json":
+        _check_media_type(content_type)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+    raise ProblemError(400, "disconnected", "the body was not sent to its end")
 
 
-def _one(item: Item) -> Response:
-    if item.error is not None:
-        raise ProblemError(
-            _status(item.error), item.error.code, str(item.error), more={"pointer": item.error.pointer, "id": item.id}
-        )
-    if item.status is Status.UNKNOWN:
-        raise ProblemError(
-            503,
-            "outcome_unknown",
-            "the log did not answer in time, so whether the touchpoint was taken is unknown; send it again with this id",
-            headers={"Retry-After": "1"},
-            more={"id": item.id},
-        )
-    return Response(_encode({"id": item.id, "status": item.status}), 202, media_type="application/json")
+def _check_media_type(content_type: bytes | None) -> None:
+    media_type, _, parameters = (content_type or b"").partition(b";")
+    charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
+    if media_type.strip() == b"application/json" and charset in (b"", b"utf-8", b"utf8", b"us-ascii"):
+        return
+    given = "absent" if content_type is None else repr(content_type.decode("latin-1")[:80])
+    raise ProblemError(415, "unsupported_media_type", f"the Content-Type is {given}; send application/json, in UTF-8")
 
 
-def _many(items: list[Item]) -> Response:
-    summary = {status.value: 0 for status in Status}
-    answers: list[dict[str, Any]] = []
-    for index, item in enumerate(items):
-        summary[item.status] += 1
-        answer: dict[str, Any] = {"index": index, "id": item.id, "status": item.status}
-        if item.error is not None:
-            answer["problem"] = {
-                "status": _status(item.error),
-                "code": item.error.code,
-                "detail": str(item.error),
-                "pointer": item.error.pointer,
-            }
-        elif item.status is Status.UNKNOWN:
-            answer["problem"] = {
-                "status": 503,
-                "code": "outcome_unknown",
-                "detail": "the log did not answer in time; send the touchpoint again with this id",
-                "pointer": "",
-            }
-        answers.append(answer)
-    return Response(_encode({"summary": summary, "items": answers}), 207, media_type="application/json")
+def _problem(error: InvalidMessageError, id_: str | None) -> ProblemError:
+    more: dict[str, Any] = {"pointer": error.pointer} | ({} if id_ is None else {"id": id_})
+    return ProblemError(_status(error), error.code, str(error), more=more)
+
+
+def _unknown(more: dict[str, Any]) -> ProblemError:
+    return ProblemError(503, "outcome_unknown", _UNKNOWN, headers={"Retry-After": "1"}, more=more)
 
 
 def _status(error: InvalidMessageError) -> int:
-    return {"malformed": 400, "too_large": 413}.get(error.code, 422)
+    return _STATUSES.get(error.code, 422)
 
 
 def _too_large() -> ProblemError:
-    return ProblemError(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send fewer touchpoints at once")
+    detail = f"the body has more than {MAX_BODY_BYTES} bytes; send fewer touchpoints at once"
+    return ProblemError(413, "too_large", detail, headers={"Connection": "close"})

@@ -6,6 +6,7 @@ Every error of the HTTP side leaves through this module; nothing else chooses a 
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -26,7 +27,7 @@ from lifecycle_engine.log.port import LogUnavailableError
 from lifecycle_engine.store.database import is_transient
 
 MEDIA_TYPE = "application/problem+json"
-_MAX_REQUEST_ID = 128
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}").fullmatch
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +101,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LogUnavailableError, _on_log)
     app.add_exception_handler(DBAPIError, _on_database)
     app.add_exception_handler(PoolTimeoutError, _on_database)
-    app.add_exception_handler(Exception, _on_anything)
-    app.add_middleware(RequestIds)
+    app.add_exception_handler(OSError, _on_database)
+    app.add_middleware(Requests)
 
 
-class RequestIds:
-    """Takes over the caller's `Request-Id`, or makes one, and gives it back with the answer."""
+class Requests:
+    """Gives each request an id, the caller's `Request-Id` or a new one, and each failure an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -113,16 +114,36 @@ class RequestIds:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = next((value for name, value in scope["headers"] if name == b"request-id"), b"").decode("latin-1")
-        is_fit = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
-        request_id = scope["request_id"] = given if is_fit else str(uuid.uuid4())
+        request_id = b""
+        lengths = 0
+        for name, value in scope["headers"]:
+            if name == b"request-id":
+                request_id = value
+            elif name in (b"content-length", b"transfer-encoding"):
+                lengths += 1
+        if _REQUEST_ID(request_id) is None:
+            request_id = str(uuid.uuid4()).encode()
+        scope["request_id"] = request_id.decode()
+        has_begun = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode())]
+                has_begun = True
+                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id)]
             await send(message)
 
-        return await self._app(scope, receive, send_with_id)
+        try:
+            if lengths > 1:  # where one server sees the end of the body, another may see a second request
+                raise ProblemError(400, "ambiguous_length", "send either Content-Length or Transfer-Encoding, once")
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if has_begun:
+                raise
+            request = Request(scope)
+            response = await (_on_problem if isinstance(error, ProblemError) else _on_anything)(request, error)
+            await response(scope, receive, send_with_id)
+        return None
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
@@ -145,6 +166,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if error.errors()[0]["type"] == "json_invalid":
+        return problem_response(request, ProblemError(400, "malformed", f"the body is not JSON: {_json_error(error)}"))
     problems = [
         {"in": str(one["loc"][0]), "pointer": "".join(f"/{part}" for part in one["loc"][1:]), "message": one["msg"]}
         for one in error.errors()[:20]
@@ -152,6 +175,11 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     first = problems[0]
     detail = f"{first['in']} {first['pointer']}: {first['message']}"
     return problem_response(request, ProblemError(422, "invalid_request", detail, more={"problems": problems}))
+
+
+def _json_error(error: RequestValidationError) -> str:
+    one = error.errors()[0]
+    return f"{one.get('ctx', {}).get('error', one['msg'])} at character {one['loc'][-1]}"
 
 
 async def _on_log(request: Request, error: Exception) -> Response:
@@ -173,7 +201,5 @@ def database_unavailable() -> ProblemError:
 
 
 async def _on_anything(request: Request, error: Exception) -> Response:
-    if isinstance(error, OSError):  # a refused or lost connection to the database
-        return problem_response(request, database_unavailable())
     logger.error("request %s failed", request.scope.get("request_id"), exc_info=error)
     return problem_response(request, ProblemError(500, "internal_error", "something went wrong on our side"))

@@ -21,16 +21,22 @@ class Cause(BaseModel):
     definition_version: int = Field(examples=[1])
 
 
-class _Line(BaseModel):
-    lifecycle: str = Field(examples=["five-stages"])
-    subject: str | None = Field(description="What the journey is about; null where the lifecycle has no subjects.")
-    recorded_at: Instant = Field(description="Since when this is known.")
-    superseded_at: Instant | None = Field(description="Since when this is known to be wrong; null: it stands.")
+Lifecycle = Annotated[str, Field(examples=["five-stages"])]
+Subject = Annotated[
+    str | None, Field(description="What the journey is about; null where the lifecycle has no subjects.")
+]
+Skipped = Annotated[list[str], Field(description="The stages that lie between, in their order.", examples=[[]])]
+RecordedAt = Annotated[Instant, Field(description="Since when this is known.")]
+SupersededAt = Annotated[
+    Instant | None, Field(description="Since when this is known to be wrong; null while it stands.")
+]
 
 
-class Stay(_Line):
+class Stay(BaseModel):
     """One interval in one stage, with the transition that opened it."""
 
+    lifecycle: Lifecycle
+    subject: Subject
     stage: str = Field(examples=["purchase"])
     entered_at: Instant
     left_at: Instant | None = Field(description="When the next stay begins; null for the current one.")
@@ -38,23 +44,31 @@ class Stay(_Line):
         serialization_alias="from", description="The stage before; null at the start.", examples=["consideration"]
     )
     move: Literal["start", "advance", "skip", "back", "reenter"]
-    skipped: list[str] = Field(description="The stages that lie between, in their order.", examples=[[]])
+    skipped: Skipped
     cause: Cause
+    recorded_at: RecordedAt
+    superseded_at: SupersededAt
 
 
-class Refusal(_Line):
+class Refusal(BaseModel):
     """A move that a rule aimed at and the definition forbade. It left the journey where it was."""
 
+    lifecycle: Lifecycle
+    subject: Subject
     stage: str = Field(description="The stage that the rule aimed at.", examples=["retention"])
     entered_at: Instant = Field(description="When it would have been entered.")
     left_at: None = None
-    origin: str | None = Field(serialization_alias="from", description="The stage that the journey stayed in.")
+    origin: str | None = Field(
+        serialization_alias="from", description="The stage that the journey stayed in.", examples=["purchase"]
+    )
     move: Literal["refused"]
-    skipped: list[str] = Field(examples=[[]])
     reason: str = Field(
         description="`moves`, or the entry guard that did not hold, such as `requires[0]`.", examples=["requires[0]"]
     )
+    skipped: Skipped
     cause: Cause
+    recorded_at: RecordedAt
+    superseded_at: SupersededAt
 
 
 HistoryItem = Annotated[Stay | Refusal, Field(discriminator="move")]

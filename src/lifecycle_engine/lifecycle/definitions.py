@@ -21,6 +21,7 @@ MAX_RULES = 500
 MAX_MEASURES = 100
 MAX_EXPRESSIONS = 32
 MAX_PROBLEMS = 50
+MAX_HINTS = 20
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -317,15 +318,12 @@ class _Compilation:
     # -- the pieces that parts are made of -----------------------------------------------------------------------
 
     def problem(self, pointer: str, message: str, hint: str | None = None) -> None:
-        if not self.full:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(pointer, message, hint))
 
-    @property
-    def full(self) -> bool:
-        return len(self.problems) >= MAX_PROBLEMS
-
     def meant(self, word: str, choices: Sequence[str]) -> str | None:
-        close = () if self.full else difflib.get_close_matches(word[:64], choices, 1)
+        # Looking for what was meant takes longer than everything else here.
+        close = difflib.get_close_matches(word[:64], choices, 1) if len(self.problems) < MAX_HINTS else ()
         return f"did you mean {close[0]!r}?" if close else None
 
     def mapping(self, raw: Any, pointer: str) -> Mapping[str, Any]:

@@ -206,7 +206,7 @@ class KafkaAppender:
                     await _ensure_topic(self._bootstrap_servers, self._topic, self._new_topic_partitions)
                     await producer.start()
                     return _Connection(producer, len(await producer.partitions_for(self._topic)))
-            except (TimeoutError, KafkaError, OSError) as error:
+            except Exception as error:
                 logger.log(logging.DEBUG if tries else logging.WARNING, "Kafka is out of reach: %r", error)
                 await _close_producer(producer, 0.0)
             except BaseException:
@@ -357,8 +357,8 @@ class _PartitionQueue:
                 await sent
                 batch.settle(True)
                 self.is_stuck = False
-        except KafkaError as error:
-            # Whatever it was, the batch has used up its sequence: the next one would be out of order.
+        except Exception as error:
+            # Whatever it was, the batch may have used up its sequence: the next one would be out of order.
             logger.warning("Kafka did not take a batch: %r", error)
             batch.give_up()
             connection.broken.set()

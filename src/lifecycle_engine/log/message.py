@@ -25,9 +25,9 @@ from lifecycle_engine.lifecycle.touchpoints import Touchpoint
 from lifecycle_engine.log.port import Record
 
 MAX_TOUCHPOINT_BYTES = 256 * 1024
-"""Of one touchpoint as it is posted."""
-MAX_MESSAGE_BYTES = 512 * 1024
-"""Of one message on the topic, which may be longer than what was posted: numbers are written out in full."""
+"""Of what a poster sends of one touchpoint, written without white space."""
+MAX_MESSAGE_BYTES = MAX_TOUCHPOINT_BYTES + 4096
+"""Of one message on the topic, which holds what the server adds besides."""
 MAX_DEPTH = 32
 """Levels of `properties` and of `context`, themselves included."""
 EARLIEST = parse_instant("1900-01-01T00:00:00Z")
@@ -91,9 +91,15 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     muted: bool | None = None
 
 
+class _Named(msgspec.Struct):
+    id: Name | None = None
+
+
 _Read = TypeVar("_Read", Submission, _Message)
 
 _decode_submission = msgspec.json.Decoder(Submission).decode
+_decode_submissions = msgspec.json.Decoder(list[Submission]).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_body = msgspec.json.Decoder(dict[str, JsonObject]).decode
 _encode = msgspec.json.Encoder().encode
@@ -102,8 +108,24 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 def read_submission(raw: bytes) -> Submission:
-    """One posted object. Raises InvalidMessageError."""
+    """One posted object; its values are checked when it becomes a record. Raises InvalidMessageError."""
     return _read(_decode_submission, raw, MAX_TOUCHPOINT_BYTES)
+
+
+def read_submissions(raw: bytes) -> list[Submission]:
+    """A posted array in which nothing is wrong. Raises ValueError where something is, without saying what."""
+    try:
+        return _decode_submissions(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError from error
+
+
+def find_id(raw: bytes) -> str | None:
+    """The id in a posted object that could not be read as a whole, if there is one."""
+    try:
+        return _decode_named(raw).id
+    except (ValueError, RecursionError):
+        return None
 
 
 class Stamp:
@@ -123,16 +145,17 @@ class Stamp:
         if submission.occurred_at is not None and _occurred_at(submission.occurred_at) > self._latest:
             raise InvalidMessageError("in_the_future", "is too far ahead of the server's clock", "/occurred_at")
         try:
-            value = _encode(submission)[:-1] + self._fields
+            value = _encode(submission)
         except RecursionError:
             raise _too_deep("") from None
-        _check_bytes(value, MAX_MESSAGE_BYTES)
-        return Record(_key(submission), value)
+        _check_bytes(value, MAX_TOUCHPOINT_BYTES)
+        return Record(_key(submission), value[:-1] + self._fields)
 
 
 def decode(value: bytes) -> Fact:
     """The fact in a message. Raises InvalidMessageError."""
     message = _read(_decode_message, value, MAX_MESSAGE_BYTES)
+    _check_bytes(value, MAX_MESSAGE_BYTES)
     _check(message)
     received_at = _received_at(message.received_at)
     given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
@@ -172,13 +195,10 @@ def _key(named: Submission | Touchpoint) -> bytes:
 
 def _read(decoder: Callable[[bytes], _Read], raw: bytes, limit: int) -> _Read:
     try:
-        value = decoder(raw)
+        return decoder(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _check_size(raw, limit)
-        _inspect(raw)
-        raise _explained(error) from None
-    _check_bytes(raw, limit)
-    return value
+        raise _explained(error, raw) from None
 
 
 def _check(message: Submission | _Message) -> None:
@@ -322,11 +342,12 @@ _AT = re.compile(r" - at `\$\.([a-z_]+)[^`]*`$")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 
 
-def _explained(error: Exception) -> InvalidMessageError:
-    """What the decoder found, in the words of this module; values have been looked at already."""
-    if isinstance(error, RecursionError):
-        return _too_deep("")
+def _explained(error: Exception, raw: bytes) -> InvalidMessageError:
+    """What the decoder found, in the words of this module."""
     text = str(error)
+    if not isinstance(error, msgspec.ValidationError) or "out of range" in text:
+        _inspect(raw)
+        return _too_deep("")
     if field := _FIELD.match(text):
         pointer = f"/{_pointer_part(field[2])}"
         if field[1] == "missing required":

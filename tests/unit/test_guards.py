@@ -1,0 +1,253 @@
+"""Guards in CEL: what holds, what errs and therefore does not, and what is refused when a definition is loaded."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifecycle_engine.lifecycle.cel import MAX_SOURCE_BYTES, Cel, CelCompiler
+from lifecycle_engine.lifecycle.definitions import ActiveDefinition, compile_definition
+from lifecycle_engine.lifecycle.fold import step
+from lifecycle_engine.lifecycle.guards import GuardError, ValueType
+from lifecycle_engine.lifecycle.journeys import UNKNOWN
+from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+
+NAMES = {
+    "event.properties": ValueType.OBJECT,
+    "event.type": ValueType.STRING,
+    "event.occurred_at": ValueType.TIMESTAMP,
+    "journey.visits": ValueType.COUNTS,
+    "measures.count": ValueType.INT,
+    "measures.sum": ValueType.DOUBLE,
+    "measures.any": ValueType.ANY,
+    "traits.new": ValueType.BOOL,
+}
+BEYOND = (2**64, -(2**63) - 1, 10**400, {"deep": [2**70]})
+
+
+@pytest.fixture(scope="module")
+def compiler() -> CelCompiler:
+    return Cel().compiler(NAMES)
+
+
+def holds(compiler: CelCompiler, source: str, **values: Any) -> bool:
+    return compiler.compile(source).holds(compiler.bind({name.replace("__", "."): values[name] for name in values}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, "", "5", "text", [], [5], {}, {"x": 5}, "\ud800", *BEYOND, object(), datetime.now(UTC)],
+    ids=lambda value: f"{value!r}"[:30],
+)
+@pytest.mark.parametrize("comparison", [">= 4", "< 4", "> 4.5", "== 5", "== 5.0"])
+def test_what_is_no_number_never_holds_against_one(compiler: CelCompiler, value: Any, comparison: str) -> None:
+    assert holds(compiler, f"event.properties.x {comparison}", event__properties={"x": value}) is False
+    assert holds(compiler, f"measures.any {comparison}", measures__any=value) is False
+    ordered = comparison not in ("== 5", "== 5.0")
+    if ordered:
+        assert holds(compiler, f"!(measures.any {comparison})", measures__any=value) is False
+
+
+@pytest.mark.parametrize("value", [5, 5.0])
+def test_integers_and_doubles_compare_as_numbers(compiler: CelCompiler, value: float) -> None:
+    for comparison in (">= 4", "== 5", "== 5.0", "> 4.5", "<= 5", "!= 5.5"):
+        assert holds(compiler, f"event.properties.x {comparison}", event__properties={"x": value}) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ("é", '"é"'),
+        (2**63 - 1, str(2**63 - 1)),
+        (2**64 - 1, f"{2**64 - 1}u"),
+        (-(2**63), str(-(2**63))),
+        (5e-324, "5e-324"),
+        (-0.0, "0"),
+        ([1, "a", None], '[1, "a", null]'),
+        ({"a": {"b": [1.5]}}, '{"a": {"b": [1.5]}}'),
+        (math.inf, "1.0 / 0.0"),
+    ],
+    ids=str,
+)
+def test_any_value_of_json_can_be_asked_for(compiler: CelCompiler, value: Any, literal: str) -> None:
+    source = f"event.properties.x == dyn({literal})"
+    assert holds(compiler, source, event__properties={"x": value}) is True
+    assert holds(compiler, f"!({source})", event__properties={"x": "another"}) is True
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "measures.count > 0",
+        "measures.sum > 0.0",
+        "measures.any == null",
+        "!(measures.any == null)",
+        "event.properties.x == 1",
+        "journey.visits.b > 0",
+        "event.occurred_at > timestamp('2026-01-01T00:00:00Z')",
+        "!traits.new",
+    ],
+)
+def test_a_name_without_a_value_errs(compiler: CelCompiler, source: str) -> None:
+    assert holds(compiler, source) is False
+    assert holds(compiler, f"{source} || true") is True
+    assert holds(compiler, f"{source} && false") is False
+    assert holds(compiler, f"!({source} && false)") is True
+
+
+@pytest.mark.parametrize(
+    ("values", "source"),
+    [
+        ({"measures__count": 2**64}, "measures.count > 0"),
+        ({"measures__count": None}, "measures.count > 0"),
+        ({"measures__sum": 10**400}, "measures.sum > 0.0"),
+        ({"event__type": 5}, "event.type == 'x'"),
+        ({"event__type": "\ud800"}, "event.type != 'x'"),
+        ({"event__properties": None}, "size(event.properties) == 0"),
+        ({"journey__visits": {"b": "many"}}, "journey.visits.b > 0"),
+    ],
+)
+def test_a_value_of_another_type_errs(compiler: CelCompiler, values: dict[str, Any], source: str) -> None:
+    assert holds(compiler, source, **values) is False
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "1 / 0 == 1",
+        "9223372036854775807 + 1 > 0",
+        "[1][5] == 1",
+        "int('x') == 1",
+        "timestamp('yesterday') < timestamp('2026-01-01T00:00:00Z')",
+        "'a'.matches('(')",
+        "{'a': 1}.b == 1",
+        "dyn('5') > 4",
+        "dyn(1) ? true : true",
+    ],
+)
+def test_errors_count_as_not_held(compiler: CelCompiler, source: str) -> None:
+    assert holds(compiler, source) is False
+
+
+def test_what_runs_past_the_iteration_budget_errs(compiler: CelCompiler) -> None:
+    source = "event.properties.x.all(i, i == 0)"
+    assert holds(compiler, source, event__properties={"x": [0] * 1000}) is True
+    assert holds(compiler, source, event__properties={"x": [0] * 100_000}) is False
+
+
+def test_instants_are_exact_to_the_microsecond(compiler: CelCompiler) -> None:
+    at = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+    for operator, expected in {"==": True, ">=": True, "<": False}.items():
+        source = f"event.occurred_at {operator} timestamp('2026-03-01T12:00:00.123457Z')"
+        assert holds(compiler, source, event__occurred_at=at) is expected
+    assert holds(
+        compiler, "event.occurred_at - duration('1h') < timestamp('2026-03-01T11:30:00Z')", event__occurred_at=at
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("measures.counts > 1", "undeclared reference to 'measures.counts' (column 9)"),
+        ("event == null", "undeclared reference to 'event' (column 1)"),
+        ("event.properties", "must say yes or no (bool); this one gives map"),
+        ("measures.any", "must say yes or no (bool); this one gives dyn"),
+        ("now() > 1", "undeclared reference to 'now'"),
+        ("measures.sum >= 2", "no matching overload for '_>=_' applied to '(double, int)' (column 14)"),
+        ("measures.count >= 2.5", "no matching overload"),
+        ("event.type > 5", "no matching overload"),
+        ("1 <", "Syntax error"),
+        ("", "Syntax error"),
+        ("\0", "Syntax error"),
+        ("'\ud800' == ''", "half a surrogate pair is none (column 2)"),
+        ("__class__", "undeclared reference to '__class__'"),
+        ("import os", "reserved identifier: import (column 1)"),
+        ("((" * 20 + "true" + "))" * 20, "recursion"),
+        ("true || " * 300 + "true", f"at most {MAX_SOURCE_BYTES} bytes, this one 2404"),
+        ("'" + "é" * 1024 + "' == ''", "this one 2056"),
+        ("[1].all(a, [1].exists(b, a == b))", "go through a list or a map once"),
+        ("[1].all(a, true) && [1].exists_one (b, true)", "go through a list or a map once"),
+        ("[[1].map//\n (a, a)].filter(b, true) == []", "go through a list or a map once"),
+    ],
+)
+def test_mistakes_are_found_at_load(compiler: CelCompiler, source: str, message: str) -> None:
+    with pytest.raises(GuardError) as raised:
+        compiler.compile(source)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+def test_an_expression_is_compiled_once(compiler: CelCompiler) -> None:
+    assert compiler.compile("measures.count > 7") is compiler.compile("measures.count > 7")
+    assert compiler.compile("measures.count > 7").source == "measures.count > 7"
+
+
+# -- a definition binds what its guards name ---------------------------------------------------------------------------
+
+TOUCHPOINT = Touchpoint("id1", "source1", "buy", 1_000_000, "c", None, {"x": 1}, {"x": 2})
+TRUE_OF_IT = {
+    "event.id": '"id1"',
+    "event.source": '"source1"',
+    "event.type": '"buy"',
+    "event.occurred_at": 'timestamp("1970-01-01T00:00:01Z")',
+    "event.properties": '{"x": 1}',
+    "event.context": '{"x": 2}',
+    "journey.stage": '"a"',
+    "journey.entered_at": 'timestamp("1970-01-01T00:00:00Z")',
+    "journey.visits": '{"a": 1, "b": 0}',
+    "measures.n": "1",
+    "measures.total": "1.0",
+    "measures.latest": 'timestamp("1970-01-01T00:00:01Z")',
+}
+BETWEEN = ("", " ", "\t", "\n", "\r", "\f", " \n ", "// a comment\n", "//\n", "\n//event.type\n")
+
+
+def moves(expressions: list[str]) -> bool:
+    """Whether a rule with these guards moves a journey that was opened at 0 in the stage `a`."""
+    document = {
+        "lifecycle": "one",
+        "initial": "a",
+        "stages": [{"key": "a"}, {"key": "b"}],
+        "measures": {
+            "n": {"count": "buy"},
+            "total": {"sum": "properties.x", "of": "buy"},
+            "latest": {"last": "occurred_at"},
+        },
+        "rules": [{"on": "buy", "when": expressions, "to": "b"}],
+    }
+    definitions = {"one": ActiveDefinition(1, compile_definition(document, Cel()))}
+    opened, _ = step(definitions, UNKNOWN, TOUCHPOINT._replace(type="open", occurred_at=0))
+    state, _ = step(definitions, opened, TOUCHPOINT)
+    journey = state.journey("one", None)
+    assert journey is not None
+    return journey.stage == "b"
+
+
+@pytest.mark.parametrize("name", TRUE_OF_IT)
+@pytest.mark.parametrize("between", BETWEEN, ids=repr)
+def test_a_name_is_bound_however_it_is_written(name: str, between: str) -> None:
+    root, field = name.split(".")
+    for written in (f"{root}{between}.{between}{field}", f".{root}.{between}{field}", f"{root}.{between}`{field}`"):
+        assert moves([f"{written} == {TRUE_OF_IT[name]}"]), written
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(TRUE_OF_IT)), min_size=1, max_size=4),
+    spaces=st.lists(st.sampled_from(BETWEEN), min_size=10, max_size=10),
+    together=st.booleans(),
+)
+def test_no_name_that_is_used_is_left_unbound(names: list[str], spaces: list[str], together: bool) -> None:
+    space = iter(spaces * 4)
+    expressions = []
+    for name in names:
+        tokens = [*name.replace(".", " . ").split(), "==", TRUE_OF_IT[name]]
+        expressions.append("".join(token + next(space) for token in tokens))
+    assert moves([" && ".join(expressions)] if together else expressions)
