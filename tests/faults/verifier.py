@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from tests import oracle
 from tests.faults.driver import SOURCE
@@ -188,28 +188,25 @@ async def _ends(target: Target) -> dict[int, int]:
     if not target.bootstrap_servers:
         ((last,),) = await _query(target, "SELECT max(position) FROM log_record")
         return {} if last is None else {0: last + 1}
-    async with AIOKafkaConsumer(bootstrap_servers=target.bootstrap_servers) as consumer:
-        ends = await consumer.end_offsets(await _partitions(consumer, target.topic))
+    async with _consumer(target) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
     return {partition.partition: end for partition, end in ends.items() if end}
 
 
 async def _logged(target: Target) -> Counter[str]:
     """How many records the topic has of each id."""
     found: Counter[str] = Counter()
-    async with AIOKafkaConsumer(bootstrap_servers=target.bootstrap_servers) as consumer:
-        partitions = await _partitions(consumer, target.topic)
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        while [one for one in partitions if await consumer.position(one) < ends[one]]:
+    async with _consumer(target) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        while [partition for partition, end in ends.items() if await consumer.position(partition) < end]:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 found.update(json.loads(record.value)["id"] for record in records)
     return found
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    await consumer.topics()
-    return [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic) or ())]
+def _consumer(target: Target) -> AIOKafkaConsumer:
+    """Reads all partitions from their beginning, as nobody's member."""
+    return AIOKafkaConsumer(target.topic, bootstrap_servers=target.bootstrap_servers, auto_offset_reset="earliest")
 
 
 async def _stored(target: Target) -> dict[str, _Row]:
@@ -396,7 +393,8 @@ def _compare_journey(
     sequence = max((change.sequence or 0 for change in story), default=0)
     if current["sequence"] != sequence:
         report.sequence_gap.append(f"{journey} answers with sequence {current['sequence']}, and was told {sequence}")
-    answer = (current["stage"], _instant(current["entered_at"]), current["measures"])
+    measures = {name: value for name, value in current["measures"].items() if value is not None}
+    answer = (current["stage"], _instant(current["entered_at"]), measures)
     if answer != (right[-1].stage, right[-1].entered_at, passage.measures):
         report.diverged.append(f"{journey}: the answer is {answer}, the fold says {right[-1]}, {passage.measures}")
 

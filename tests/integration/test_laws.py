@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from lifecycle_engine.log.message import InvalidMessageError, decode
 from lifecycle_engine.store.history import Line
 from tests.oracle import Passage, replay
 from tests.record import Feed, changes, lines, message, record
-from tests.unit.strategies import definitions, facts_of_a_customer
+from tests.unit.strategies import by_chance, customers, definition
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[list[Touchpoint]]:
     """Some facts of a customer, in any order, some of them twice, cut into batches."""
-    facts = list(draw(facts_of_a_customer))
+    facts = [fact for fact in draw(customers) if _is_taken(fact)]
     arriving = draw(st.permutations(facts + draw(st.lists(st.sampled_from(facts), max_size=4)) if facts else []))
     batches: list[list[Touchpoint]] = []
     for fact in arriving:
@@ -49,8 +50,12 @@ def arrivals(draw: st.DrawFn) -> list[list[Touchpoint]]:
     return batches
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
-@given(document=definitions(), batches=arrivals())
+@settings(
+    max_examples=max(30, settings().max_examples // 10),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
+@given(document=by_chance(definition), batches=arrivals())
 def test_what_is_recorded_is_what_the_oracle_says(
     template: Path, tmp_path: Path, document: dict[str, Any], batches: list[list[Touchpoint]]
 ) -> None:
@@ -66,7 +71,7 @@ async def _play(url: str, document: dict[str, Any], batches: list[list[Touchpoin
         feed = Feed(database)
         known: dict[int, set[Any]] = {}
         for batch in batches:
-            await feed.apply(*(_message(fact) for fact in batch))
+            assert (await feed.apply(*(_message(fact) for fact in batch))).dead == 0
             stored = await lines(database)
             known[max(line.recorded_at for line in stored) if stored else 0] = {line.event for line in visible(stored)}
         facts = [fact._asdict() for batch in batches for fact in batch]
@@ -105,6 +110,15 @@ def assert_tiled(stored: Sequence[Line]) -> None:
         for event in sorted(shown, key=lambda one: (one.at, one.touchpoint or "", one.source or "")):
             assert event.origin == before.get(event.subject)
             before[event.subject] = event.stage
+
+
+def _is_taken(fact: Touchpoint) -> bool:
+    """The fold can take integers beyond 64 bits; the log does not."""
+    try:
+        decode(_message(fact))
+    except InvalidMessageError:
+        return False
+    return True
 
 
 def _message(fact: Touchpoint) -> bytes:

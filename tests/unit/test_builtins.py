@@ -62,12 +62,15 @@ def test_five_stages_in_their_order() -> None:
             [("awareness", "start"), ("consideration", "advance"), ("purchase", "advance"), ("advocacy", "skip")],
         ),
         ([BUY, BUY, BUY], [("purchase", "start"), ("retention", "advance")]),
-        ([BUY, ("referral", {}), BUY], [("purchase", "start"), ("advocacy", "skip"), ("retention", "back")]),
+        ([BUY, ("referral", {"rating": 4}), BUY], [("purchase", "start"), ("advocacy", "skip"), ("retention", "back")]),
         (
             [BUY, BUY, ("review", {"rating": 1})],
             [("purchase", "start"), ("retention", "advance"), ("consideration", "back")],
         ),
-        ([BUY, ("review", {"rating": 3}), ("review", {}), ("review", {"rating": "5"})], [("purchase", "start")]),
+        (
+            [BUY, ("review", {"rating": 3}), ("review", {}), ("referral", {}), ("review", {"rating": "5"})],
+            [("purchase", "start")],
+        ),
         ([("product_view", {}), ("review", {"rating": 5})], [("consideration", "start")]),
         ([("newsletter", {}), ("page", {})], [("awareness", "start")]),
         ([BUY, ("signup", {})], [("purchase", "start")]),

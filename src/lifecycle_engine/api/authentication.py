@@ -14,9 +14,11 @@ import secrets
 import string
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -146,23 +148,22 @@ def authenticate(keys: Keys, now: Callable[[], int], header: bytes | None, scope
     return key
 
 
-def requires(*scopes: str) -> Callable[[Request], Key]:
+def requires(*scopes: str) -> Callable[[Request], Awaitable[Key]]:
     """A route's dependency: a key that has one of these scopes."""
+    return _Requires(scopes)
 
-    def dependency(request: Request) -> Key:
+
+class _Requires(SecurityBase):
+    """FastAPI describes it under `scheme_name`, which openapi.py takes apart again."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        self._scopes = tuple(scopes)
+        self.scheme_name = " ".join(scopes)
+        self.model = HTTPBearerModel()
+
+    async def __call__(self, request: Request) -> Key:
         services = request.app.state.services
-        return authenticate(services.keys, services.clock, authorization(request.scope), scopes)
-
-    _SCOPES_OF[dependency] = scopes
-    return dependency
-
-
-_SCOPES_OF: dict[Callable[..., Any], tuple[str, ...]] = {}
-
-
-def scopes_of(dependency: Callable[..., Any] | None) -> tuple[str, ...]:
-    """The scopes that a route's dependency asks for, one of which a key must have; none for any other dependency."""
-    return _SCOPES_OF.get(dependency, ()) if dependency is not None else ()
+        return authenticate(services.keys, services.clock, authorization(request.scope), self._scopes)
 
 
 def _hash(text: str) -> bytes:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
 from lifecycle_engine.api import ingest
-from lifecycle_engine.api.authentication import scopes_of
 from lifecycle_engine.api.problems import MEDIA_TYPE, Problem
 from lifecycle_engine.log.message import Submission
 
@@ -45,15 +42,14 @@ def install(app: FastAPI) -> None:
                     summary=app.summary,
                     routes=app.routes,
                     tags=_TAGS,
-                ),
-                _scopes(app),
+                )
             )
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(document: dict[str, Any], scopes: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     (results, acknowledgement, _), found = msgspec.json.schema_components(
@@ -68,25 +64,17 @@ def _completed(document: dict[str, Any], scopes: Mapping[tuple[str, str], Sequen
         _KEY: {"type": "http", "scheme": "bearer", "description": "An API key; each has scopes."}
     }
     document["paths"].setdefault(ingest.PATH, {})["post"] = _post_touchpoints(results, acknowledgement)
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            _complete(operation, scopes.get((path, method), ()))
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _complete(operation)
     document["components"] = {name: dict(sorted(part.items())) for name, part in sorted(components.items())}
     return document
 
 
-def _scopes(app: FastAPI) -> dict[tuple[str, str], Sequence[str]]:
-    """(path, method) -> the scopes of which a key must have one."""
-    found: dict[tuple[str, str], Sequence[str]] = {(ingest.PATH, "post"): (ingest.SCOPE,)}
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            scopes = [scope for part in route.dependant.dependencies for scope in scopes_of(part.call)]
-            found |= {(route.path, method.lower()): scopes for method in route.methods}
-    return found
-
-
-def _complete(operation: dict[str, Any], scopes: Sequence[str]) -> None:
+def _complete(operation: dict[str, Any]) -> None:
     answers = operation["responses"]
+    # `requires` of authentication.py names its scheme after its scopes.
+    scopes = [scope for scheme in operation.get("security", ()) for name in scheme for scope in name.split()]
     if scopes:
         operation["security"] = [{_KEY: [scope]} for scope in scopes]
         answers["500"] = _problem("Something went wrong on our side")
@@ -156,6 +144,7 @@ def _post_touchpoints(results: dict[str, Any], acknowledgement: dict[str, Any]) 
     }
     return {
         "tags": ["touchpoints"],
+        "security": [{ingest.SCOPE: []}],
         "operationId": "post_touchpoints",
         "summary": "Post one touchpoint, or many",
         "description": "An object is answered with 202, an array of up to 10,000 with 207 and what became of each. "
