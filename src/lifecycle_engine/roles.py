@@ -13,9 +13,10 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import uvicorn
@@ -192,6 +193,7 @@ class _Service:
         else:
             appender = DatabaseAppender(self._database, appended)
         keys = Keys(self._database, settings.api_key.get_secret_value() if settings.api_key else None)
+        bound = _bind(settings)
         first_key = await self._first_key(keys)
         services = Services(
             appender=appender,
@@ -203,7 +205,7 @@ class _Service:
             log=_log_name(settings),
             clock=_clock,
         )
-        return ApiServer(settings, services, first_key)
+        return ApiServer(services, bound, first_key)
 
     async def _first_key(self, keys: Keys) -> str | None:
         """Without any key, a server that listens on loopback only makes one; any other refuses to start."""
@@ -218,22 +220,19 @@ class _Service:
 
 
 class ApiServer:
-    """The HTTP side."""
+    """The HTTP side, on a socket that is bound already."""
 
     name = "api"
 
-    def __init__(self, settings: Settings, services: Services, first_key: str | None) -> None:
-        self._settings = settings
+    def __init__(self, services: Services, bound: socket.socket, first_key: str | None) -> None:
         self._services = services
+        self._socket = bound
         self._first_key = first_key
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set: not ready at once, then no new connections, then out when all are answered."""
-        app = create_app(self._services)
         config = uvicorn.Config(
-            app,
-            host=self._settings.host,
-            port=self._settings.port,
+            create_app(self._services),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -243,23 +242,18 @@ class ApiServer:
             http="httptools",
             ws="none",
         )
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve())
+        server = _Server(config, self._announce)
+        serving = asyncio.create_task(server.serve([self._socket]))
         stopping = asyncio.create_task(stop.wait())
-        announcing = asyncio.create_task(self._announce(server))
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._services.health.draining.set()
         server.should_exit = True
-        announcing.cancel()
         stopping.cancel()
         await serving
 
-    async def _announce(self, server: uvicorn.Server) -> None:
-        while not server.started:
-            await asyncio.sleep(0.02)
-        port = next(iter(server.servers)).sockets[0].getsockname()[1]
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        address = f"http://{host}:{port}"
+    def _announce(self) -> None:
+        host, port = self._socket.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         lines = [f"Lifecycle Engine listens on {address}", f"Documentation: {address}/docs"]
         if self._first_key:
             lines.append(f"First API key (shown once): {self._first_key}")
@@ -268,10 +262,28 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are heard by this module."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """The listening socket. Raises StartError."""
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"LIFECYCLE_LISTEN: {settings.listen} cannot be listened on: {reason}") from None
 
 
 def _log_name(settings: Settings) -> str:

@@ -39,13 +39,17 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
-        if value.startswith(("sqlite+aiosqlite://", "postgresql+asyncpg://")):
-            return value
-        if value.startswith(("postgresql://", "postgres://")):
-            return "postgresql+asyncpg://" + value.partition("://")[2]
-        if value.startswith("sqlite://"):
-            return "sqlite+aiosqlite://" + value.partition("://")[2]
-        raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+        scheme, _, rest = value.partition("://")
+        if scheme in ("postgresql+asyncpg", "postgresql", "postgres"):
+            return f"postgresql+asyncpg://{rest}"
+        if scheme not in ("sqlite+aiosqlite", "sqlite"):
+            raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+        folder = Path(rest.removeprefix("/")).parent
+        if not rest.startswith("/") or rest in ("/", "/:memory:"):
+            raise ValueError("must name a file, such as sqlite+aiosqlite:///lifecycle.db")
+        if not folder.is_dir():
+            raise ValueError(f"the folder {folder} does not exist")
+        return f"sqlite+aiosqlite://{rest}"
 
     @field_validator("listen")
     @classmethod

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from lifecycle_engine.lifecycle.definitions import (
 )
 from lifecycle_engine.lifecycle.fold import fold
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from tests.unit.stopwatch import at_most
 
 SMALL: Mapping[str, Any] = {"lifecycle": "small", "initial": "a", "stages": [{"key": "a"}, {"key": "b"}]}
 MISSING = object()
@@ -50,14 +49,6 @@ def problems(document: Any) -> tuple[Problem, ...]:
     with pytest.raises(DefinitionError) as raised:
         compiled(document)
     return raised.value.problems
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """In processor time, so that a busy machine doesn't count."""
-    begun = time.process_time()
-    yield
-    assert time.process_time() - begun < seconds
 
 
 def test_a_full_definition() -> None:

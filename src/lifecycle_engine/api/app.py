@@ -57,6 +57,8 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
         lifespan=lifespan,
         redirect_slashes=False,
+        # It would look for its configuration at each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # First, since routes are tried in their order and most requests are for this one.
     app.router.routes.insert(0, Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -62,7 +62,7 @@ class Problem(BaseModel):
     instance: str = Field(examples=["/v1/customers/ada"])
     code: str = Field(examples=["customer_not_found"])
     message: str = Field(examples=["there is no customer 'ada'"])
-    request_id: str = Field(examples=["0195d8f0-7a86-7000-8000-3f1c2b9f6d1e"])
+    request_id: str = Field(examples=["3f1c2b9f6d1e40958d20a7867000c1f2"])
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -122,7 +122,7 @@ class Requests:
             elif name in (b"content-length", b"transfer-encoding"):
                 lengths += 1
         if _REQUEST_ID(request_id) is None:
-            request_id = str(uuid.uuid4()).encode()
+            request_id = secrets.token_hex(16).encode()
         scope["request_id"] = request_id.decode()
         has_begun = False
 

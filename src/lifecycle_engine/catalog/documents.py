@@ -311,9 +311,8 @@ class _YamlReader(_Reader):
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             message = ", ".join(part for part in (error.context, error.problem) if part)
-            if mark is not None:
-                self.latest = Position(mark.line + 1, mark.column + 1)
-            self.fail(f"not YAML: {message}", self.latest)
+            position = Position(mark.line + 1, mark.column + 1) if mark else self.latest
+            self.fail(f"not YAML: {message}", position)
         except ReaderError as error:
             position = Position(*_Lines(self.text).position(error.position))
             self.fail("this character is not allowed in YAML", position)
@@ -361,9 +360,7 @@ class _YamlReader(_Reader):
         data: dict[str, Any] = {}
         merged: list[tuple[dict[str, Any], Position]] = []
         names: set[str] = set()
-        for event in events:
-            if isinstance(event, MappingEndEvent):
-                break
+        while not isinstance(event := next(events), MappingEndEvent):
             inner = self.position(event)
             name, merges = self.name(event, inner)
             if name in names:
@@ -402,9 +399,7 @@ class _YamlReader(_Reader):
 
     def sequence(self, events: Events, position: Position, depth: int) -> list[Any]:
         data: list[Any] = []
-        for event in events:
-            if isinstance(event, SequenceEndEvent):
-                break
+        while not isinstance(event := next(events), SequenceEndEvent):
             inner = position.parts[str(len(data))] = self.position(event)
             data.append(self.value(event, events, inner, depth))
         return data
