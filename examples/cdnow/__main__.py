@@ -81,15 +81,16 @@ async def _run(base: str, key: str, sample: int | None) -> None:
         console.print(f"{len(purchases):,} purchases of {len(customers):,} customers")
         began = time.monotonic()
         with _progress() as progress:
-            posting = progress.add_task("Posting", total=len(purchases))
+            posting = progress.add_task("Posting", total=len(purchases), rated=True)
             accepted = await service.post(purchases, lambda more: progress.advance(posting, more))
-            applying = progress.add_task("Applying", total=len(purchases))
+            # Without a rate: what has been applied while the rest was still being posted is found done at once.
+            applying = progress.add_task("Applying", total=len(purchases), rated=False)
             await service.wait_until_applied(accepted, lambda more: progress.advance(applying, more))
         seconds = time.monotonic() - began
         console.print(f"Posted and applied in {seconds:.1f} s: {len(purchases) / seconds:,.0f}/s")
         with _progress() as progress:
             questions = [(customer, f"{day}T23:59:59.999999Z") for day in DAYS for customer in asked]
-            asking = progress.add_task("Asking", total=len(questions))
+            asking = progress.add_task("Asking", total=len(questions), rated=True)
             answers = await service.stages(questions, lambda more: progress.advance(asking, more))
     console.print(_table(Counter((as_of[:10], stage) for as_of, stage in answers), len(asked)))
 
@@ -106,7 +107,7 @@ def _table(counts: Counter[tuple[str, str | None]], customers: int) -> Table:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = (task.finished_speed or task.speed) if task.fields["rated"] else None
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 

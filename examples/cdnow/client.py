@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -69,17 +70,23 @@ class Client:
     async def wait_until_applied(self, accepted: Sequence[Sequence[Touchpoint]], progress: Progress) -> None:
         """Waits for what `post` gave. Raises ClientError where nothing is applied for a minute.
 
-        A customer's touchpoints are applied in the order in which they were accepted, and so are those of the
-        customers who share a partition of the log. So the last touchpoint that each customer has in the last arrays
-        speaks for all that was accepted before these arrays were sent.
+        A customer's touchpoints are applied in the order in which they were accepted, and so are those of all customers
+        who share a partition of the log. So in the last arrays each customer is waited for, and they speak for what was
+        accepted before these arrays were sent.
         """
-        for array in accepted:
+        early, late = accepted[: -3 * POSTING], accepted[-3 * POSTING :]
+        for array in early:
             await self._wait_for_receipt(array[-1]["id"])
             progress(len(array))
-        last = {
-            touchpoint["customer_id"]: touchpoint["id"] for array in accepted[-3 * POSTING :] for touchpoint in array
-        }
-        await each(self._wait_for_receipt, last.values(), ASKING)
+        by_customer: dict[str, list[Touchpoint]] = {}
+        for touchpoint in chain.from_iterable(late):
+            by_customer.setdefault(touchpoint["customer_id"], []).append(touchpoint)
+
+        async def wait(touchpoints: Sequence[Touchpoint]) -> None:
+            await self._wait_for_receipt(touchpoints[-1]["id"])
+            progress(len(touchpoints))
+
+        await each(wait, by_customer.values(), ASKING)
 
     async def stage(self, customer_id: str, as_of: str) -> str | None:
         """The customer's stage at an instant; None before the journey began. Raises ClientError."""

@@ -13,19 +13,18 @@ import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-import uvicorn
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from lifecycle_engine.api.app import Services, create_app
+from lifecycle_engine.api.app import Services
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.server import ApiServer, bind
 from lifecycle_engine.engine.activation import CatchUp
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.engine.worker import Worker
@@ -193,7 +192,11 @@ class _Service:
         else:
             appender = DatabaseAppender(self._database, appended)
         keys = Keys(self._database, settings.api_key.get_secret_value() if settings.api_key else None)
-        bound = _bind(settings)
+        try:
+            bound = bind(settings.host, settings.port)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(f"LIFECYCLE_LISTEN: {settings.listen} cannot be listened on: {reason}") from None
         first_key = await self._first_key(keys)
         services = Services(
             appender=appender,
@@ -217,73 +220,6 @@ class _Service:
                 "set a first key (16 to 256 characters)"
             )
         return await keys.make_first()
-
-
-class ApiServer:
-    """The HTTP side, on a socket that is bound already."""
-
-    name = "api"
-
-    def __init__(self, services: Services, bound: socket.socket, first_key: str | None) -> None:
-        self._services = services
-        self._socket = bound
-        self._first_key = first_key
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serves until `stop` is set: not ready at once, then no new connections, then out when all are answered."""
-        config = uvicorn.Config(
-            create_app(self._services),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=5,
-            lifespan="on",
-            http="httptools",
-            ws="none",
-        )
-        server = _Server(config, self._announce)
-        serving = asyncio.create_task(server.serve([self._socket]))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        self._services.health.draining.set()
-        server.should_exit = True
-        stopping.cancel()
-        await serving
-
-    def _announce(self) -> None:
-        host, port = self._socket.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        lines = [f"Lifecycle Engine listens on {address}", f"Documentation: {address}/docs"]
-        if self._first_key:
-            lines.append(f"First API key (shown once): {self._first_key}")
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_start = on_start
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are heard by this module."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_start()
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """The listening socket. Raises StartError."""
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"LIFECYCLE_LISTEN: {settings.listen} cannot be listened on: {reason}") from None
 
 
 def _log_name(settings: Settings) -> str:

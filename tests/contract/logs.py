@@ -71,9 +71,9 @@ class Log(ABC):
 
 
 class DatabaseLog(Log):
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *databases: Database) -> None:
         self.url = url
-        self._databases: list[Database] = []
+        self._databases = list(databases)
         self._appended = asyncio.Event()
 
     async def open(self) -> DatabaseLog:

@@ -1,6 +1,8 @@
-"""Workers that are killed in the middle, or lose their partitions: everything takes effect, and once."""
+"""Workers that are killed in the middle, lose their partitions, or write the same customers at the same time."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -8,16 +10,81 @@ from tests.faults.deployment import KILLED, Deployment
 
 
 @pytest.mark.parametrize("point", ["W2", "W3", "W4", "W5"])
-async def test_a_worker_killed_in_its_transaction(deployment: Deployment, point: str) -> None:
-    """Whether it died before or after the commit, its successor goes on exactly there."""
+async def test_killed_in_a_transaction(deployment: Deployment, point: str) -> None:
+    """Whether it died before or after the commit, its successor goes on from what is committed."""
     async with (
         deployment.api,
-        deployment.worker("doomed", killed_at=point, hit=8) as doomed,
+        deployment.worker("doomed", killed_at=point, hit=20) as doomed,
         deployment.worker("rival") as rival,
         deployment.driven(scattered=1) as drive,
     ):
-        assert await drive.death(doomed) == KILLED
+        await drive.accepts(600)
         assert await rival.stop() == 0
+        assert await drive.death(doomed) == KILLED
         async with deployment.worker("successor"):
             await drive.accepts(200)
-            print(await drive.verify())
+            await drive.verify()
+
+
+async def test_rebalances(deployment: Deployment) -> None:
+    """One joins the group, one leaves it, another joins, one is killed: each time the partitions change hands."""
+    crew = [deployment.worker("crew", killed_at="never") for _ in range(3)]
+    async with deployment.api, deployment.worker("rival") as rival, crew[0], deployment.driven(scattered=1) as drive:
+        await drive.accepts(300)
+        async with crew[1]:
+            await drive.accepts(300)
+            assert await crew[0].stop() == 0
+            assert await rival.stop() == 0
+            async with crew[2]:
+                await drive.accepts(300)
+                crew[1].kill()
+                assert await crew[1].wait() == KILLED
+                await drive.accepts(300)
+                await drive.verify()
+
+
+async def test_killed_in_a_rebalance(deployment: Deployment) -> None:
+    """The one that is to give partitions away dies with batches in its hands, before it has heard of it."""
+    async with (
+        deployment.api,
+        deployment.worker("rival") as rival,
+        deployment.worker("crew", killed_at="W6") as doomed,
+        deployment.driven(scattered=1) as drive,
+    ):
+        await drive.accepts(400)
+        assert await rival.stop() == 0
+        async with deployment.worker("crew", killed_at="never"):
+            assert await drive.death(doomed) == KILLED
+            await drive.accepts(200)
+            await drive.verify()
+
+
+async def test_frozen_until_it_was_replaced(deployment: Deployment) -> None:
+    """A worker that stood still goes on with what it had read, as if it still had its partitions."""
+    async with (
+        deployment.api,
+        deployment.worker("crew", killed_at="never") as frozen,
+        deployment.driven(scattered=1, rate=800) as drive,
+    ):
+        await drive.accepts(400)
+        frozen.signal(signal.SIGSTOP)
+        await drive.accepts(400)
+        async with deployment.worker("crew", killed_at="never"):
+            await drive.accepts(200)
+            frozen.signal(signal.SIGCONT)
+            await drive.accepts(400)
+            await drive.verify()
+
+
+async def test_writers_of_the_same_customers(deployment: Deployment) -> None:
+    """Each customer's touchpoints are scattered over all partitions, and four lanes of two workers apply them."""
+    async with (
+        deployment.api,
+        deployment.worker("crew") as first,
+        deployment.worker("crew") as second,
+        deployment.driven(scattered=3, customers=10, rate=800) as drive,
+    ):
+        await drive.accepts(1_500)
+        assert first.running
+        assert second.running
+        await drive.verify()

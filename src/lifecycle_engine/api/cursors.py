@@ -25,35 +25,38 @@ Limit = Annotated[
     AfterValidator(lambda limit: min(limit, MAX_LIMIT)),
 ]
 Cursor = Annotated[
-    str, Field(max_length=4096, description="The `next_cursor` of the page before; all else must be asked as there.")
+    Annotated[str, Field(max_length=4096)] | None,
+    Field(description="The `next_cursor` of the page before; all else must be asked as there."),
 ]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+AnyPage = TypeVar("AnyPage", bound="Page[Any]")
 Position = TypeVar("Position", bound=tuple[Any, ...])
 
 
 class Page(BaseModel, Generic[Item]):
-    """A part of a list."""
+    """A part of a list. What is answered is a subclass, for the sake of its name."""
 
     items: list[Item]
     next_cursor: str | None = Field(description="Send it as `cursor` to get what follows; null at the end.")
 
 
 def page_of(
+    page: type[AnyPage],
     found: Sequence[Found],
     limit: int,
     question: Iterable[Any],
     position: Callable[[Found], tuple[Any, ...]],
-    item: Callable[[Found], Item],
-) -> Page[Item]:
+    item: Callable[[Found], BaseModel],
+) -> AnyPage:
     """A page of what was found where one more than `limit` was looked for.
 
     The question is made of plain values; a position of text and numbers.
     """
     shown = found[:limit]
     cursor = encode_cursor(question, position(shown[-1])) if len(found) > limit else None
-    return Page(items=[item(one) for one in shown], next_cursor=cursor)
+    return page(items=[item(one) for one in shown], next_cursor=cursor)
 
 
 def encode_cursor(question: Iterable[Any], position: tuple[Any, ...]) -> str:

@@ -95,6 +95,10 @@ class AcceptedTouchpoint(BaseModel):
     muted: bool = Field(description="Whether nobody was told of what it alone caused.")
 
 
+class TouchpointPage(Page[AcceptedTouchpoint]):
+    """Some of a customer's touchpoints."""
+
+
 def customer_not_found(identity: Identity) -> ProblemError:
     """The answer about a customer of whom no touchpoint is known, or was known then."""
     return ProblemError(
@@ -149,13 +153,18 @@ class TouchpointsQuestion(CustomerQuestion):
     """Which part of a customer's touchpoints is asked for."""
 
     limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor | None = None
+    cursor: Cursor = None
 
 
-@router.get("/touchpoints", operation_id="list_customer_touchpoints", summary="What was accepted about a customer")
+@router.get(
+    "/touchpoints",
+    operation_id="list_customer_touchpoints",
+    summary="What was accepted about a customer",
+    responses=responses(400),
+)
 async def list_touchpoints(
     request: Request, customer_id: CustomerValue, question: Annotated[TouchpointsQuestion, Query()]
-) -> Page[AcceptedTouchpoint]:
+) -> TouchpointPage:
     """The customer's touchpoints, the one that occurred last first."""
     services: Services = request.app.state.services
     identity = Identity(question.kind, customer_id)
@@ -166,7 +175,7 @@ async def list_touchpoints(
         if aggregate is None:
             raise customer_not_found(identity)
         found = await newest_touchpoints(connection, aggregate.members, before, question.limit + 1)
-    return page_of(found, question.limit, asked, lambda one: one.place, _accepted)
+    return page_of(TouchpointPage, found, question.limit, asked, lambda one: one.place, _accepted)
 
 
 def _accepted(stored: StoredTouchpoint) -> AcceptedTouchpoint:

@@ -42,14 +42,14 @@ router = APIRouter(
 )
 
 KnownAt = Annotated[
-    InstantParameter,
+    InstantParameter | None,
     Field(
         description="Answers by what was recorded by then; the answer never changes. Must have passed. "
         "Absent: by all that is known."
     ),
 ]
 Subject = Annotated[
-    Text,
+    Text | None,
     Field(description="What the journey is about, in a lifecycle that is kept per subject.", examples=["shoes"]),
 ]
 
@@ -57,11 +57,11 @@ Subject = Annotated[
 class JourneyQuestion(CustomerQuestion):
     """Which moment of a journey is asked for."""
 
-    subject: Subject | None = None
+    subject: Subject = None
     as_of: InstantParameter | None = Field(
         None, description="The instant that is asked about; must not lie in the future. Absent: the last that is known."
     )
-    known_at: KnownAt | None = None
+    known_at: KnownAt = None
 
 
 class JourneyMoment(BaseModel):
@@ -115,19 +115,23 @@ class HistoryQuestion(CustomerQuestion):
     """Which part of a customer's history is asked for."""
 
     lifecycle: Text | None = Field(None, description="Only this lifecycle.", examples=["five-stages"])
-    subject: Subject | None = None
-    known_at: KnownAt | None = None
+    subject: Subject = None
+    known_at: KnownAt = None
     include: Annotated[list[Literal["superseded", "refusals"]], BeforeValidator(_split)] = Field(
         [], description="Also what corrections have superseded; also moves that were refused. Separated by commas."
     )
     limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor | None = None
+    cursor: Cursor = None
 
 
-@router.get("/history", operation_id="list_history", summary="All stays of a customer")
+class HistoryPage(Page[HistoryItem]):
+    """Some of the lines of a customer's history."""
+
+
+@router.get("/history", operation_id="list_history", summary="All stays of a customer", responses=responses(400))
 async def list_history(
     request: Request, customer_id: CustomerValue, question: Annotated[HistoryQuestion, Query()]
-) -> Page[HistoryItem]:
+) -> HistoryPage:
     """Stays by lifecycle, subject and `entered_at`; each ends where the next one begins.
 
     With `include=superseded`, also those that corrections have replaced; each of them ends where it did while it was
@@ -155,7 +159,7 @@ async def list_history(
             lines = await find_lines(connection, aggregate.id, known_at, wanted, after, question.limit + 1)
         except LookupError:
             raise invalid_cursor("leads nowhere") from None
-    return page_of(lines, question.limit, asked, lambda known: known.key, history_item)
+    return page_of(HistoryPage, lines, question.limit, asked, lambda known: known.key, history_item)
 
 
 def lifecycle_not_found(key: str) -> ProblemError:

@@ -57,6 +57,14 @@ class VersionAnswer(BaseModel):
     activated_at: Instant | None = Field(description="Null while it has not been activated.")
 
 
+class LifecyclePage(Page[LifecycleAnswer]):
+    """Some of the lifecycles."""
+
+
+class VersionPage(Page[VersionAnswer]):
+    """Some of a lifecycle's versions."""
+
+
 class DocumentAnswer(VersionAnswer):
     """One version with its document."""
 
@@ -88,10 +96,11 @@ _DOCUMENT = {"schema": {"type": "string", "description": "A lifecycle definition
     operation_id="post_lifecycle",
     summary="Post a definition",
     status_code=201,
+    response_description="Stored as a new version",
     dependencies=[WRITE],
     responses={
         200: {"model": VersionAnswer, "description": "The newest version is this very document already"},
-        **responses(413, 415),
+        **responses(400, 413, 415),
         422: {
             "description": "Not a definition",
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/InvalidDefinition"}}},
@@ -131,18 +140,18 @@ class LifecyclesQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor | None = None
+    cursor: Cursor = None
 
 
-@router.get("", operation_id="list_lifecycles", summary="All lifecycles", dependencies=[READ])
-async def list_lifecycles(request: Request, question: Annotated[LifecyclesQuestion, Query()]) -> Page[LifecycleAnswer]:
+@router.get("", operation_id="list_lifecycles", summary="All lifecycles", dependencies=[READ], responses=responses(400))
+async def list_lifecycles(request: Request, question: Annotated[LifecyclesQuestion, Query()]) -> LifecyclePage:
     """The lifecycles in the order of their keys."""
     services: Services = request.app.state.services
     asked = ("lifecycles",)
     (after,) = decode_cursor(question.cursor, asked, tuple[str]) if question.cursor else ("",)
     async with services.database.transaction() as connection:
         found = await summaries(connection, after, question.limit + 1)
-    return page_of(found, question.limit, asked, lambda one: (one.key,), _summary)
+    return page_of(LifecyclePage, found, question.limit, asked, lambda one: (one.key,), _summary)
 
 
 @router.get(
@@ -167,11 +176,11 @@ async def get_lifecycle(request: Request, lifecycle: LifecycleKey) -> LifecycleA
     operation_id="list_lifecycle_versions",
     summary="All versions of a lifecycle",
     dependencies=[READ],
-    responses=responses(404),
+    responses=responses(400, 404),
 )
 async def list_versions(
     request: Request, lifecycle: LifecycleKey, question: Annotated[LifecyclesQuestion, Query()]
-) -> Page[VersionAnswer]:
+) -> VersionPage:
     """The versions, the newest first."""
     services: Services = request.app.state.services
     asked = ("versions", lifecycle)
@@ -180,7 +189,7 @@ async def list_versions(
         found = await newest_versions(connection, lifecycle, before, question.limit + 1)
         if not found and await find_summary(connection, lifecycle) is None:
             raise lifecycle_not_found(lifecycle)
-    return page_of(found, question.limit, asked, lambda one: (one.version,), _version)
+    return page_of(VersionPage, found, question.limit, asked, lambda one: (one.version,), _version)
 
 
 @router.get(

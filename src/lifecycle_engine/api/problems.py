@@ -169,7 +169,11 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     if error.errors()[0]["type"] == "json_invalid":
         return problem_response(request, ProblemError(400, "malformed", f"the body is not JSON: {_json_error(error)}"))
     problems = [
-        {"in": str(one["loc"][0]), "pointer": "".join(f"/{part}" for part in one["loc"][1:]), "message": one["msg"]}
+        {
+            "in": str(one["loc"][0]),
+            "pointer": "".join(f"/{part}" for part in one["loc"][1:]),
+            "message": one["msg"].removeprefix("Value error, "),
+        }
         for one in error.errors()[:20]
     ]
     first = problems[0]

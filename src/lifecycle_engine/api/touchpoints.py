@@ -14,6 +14,7 @@ from lifecycle_engine.api.paths import TouchpointId
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.stays import HistoryItem, history_item
 from lifecycle_engine.api.values import Instant, Text
+from lifecycle_engine.log.port import LogUnavailableError
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate
 from lifecycle_engine.store.answers.facts import SetAside, StoredTouchpoint, find_set_aside, find_touchpoint
 from lifecycle_engine.store.answers.stays import KnownLine, LineFilter, find_lines
@@ -66,7 +67,11 @@ async def get_receipt(
 ) -> Receipt:
     """The receipt. 404 once everything that the log held when you asked has been applied without a trace of it."""
     source = key.name if question.source is None else question.source
-    receipt = await find_receipt(request.app.state.services, source, id)
+    try:
+        receipt = await find_receipt(request.app.state.services, source, id)
+    except LogUnavailableError as error:
+        detail = f"whether it is still on its way cannot be told: {error}; try again"
+        raise ProblemError(503, "log_unavailable", detail, headers={"Retry-After": "1"}) from None
     if receipt is None:
         raise ProblemError(
             404, "touchpoint_not_found", f"no touchpoint {id!r} of the source {source!r} has been accepted"
@@ -83,12 +88,12 @@ async def find_receipt(services: Services, source: str, id_: str) -> Receipt | N
         if receipt := await _receipt(connection, source, id_):
             return receipt
     # In this order: what was in the log and is applied must be found by the look that comes last.
-    ends = await services.appender.ends()
+    bounds = await services.appender.bounds()
     async with services.database.transaction() as connection:
-        applied = await read_positions(connection, services.log, list(ends))
+        applied = await read_positions(connection, services.log, list(bounds))
         if receipt := await _receipt(connection, source, id_):
             return receipt
-    if all(applied.get(partition, 0) >= end for partition, end in ends.items()):
+    if all(applied.get(partition, first) >= end for partition, (first, end) in bounds.items()):
         return None
     return Receipt(
         id=id_,

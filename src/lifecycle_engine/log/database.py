@@ -105,7 +105,10 @@ class DatabaseAppender:
         return not self._stopping
 
     async def ends(self) -> dict[int, int]:
-        return {0: (await _answer(lambda: _bounds(self._database), 4.5))[1]}
+        return {partition: end for partition, (_, end) in (await self.bounds()).items()}
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        return {0: await _answer(lambda: _bounds(self._database), 4.5)}
 
     async def stop(self) -> None:
         self._stopping = True

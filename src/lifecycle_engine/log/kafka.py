@@ -43,8 +43,8 @@ from lifecycle_engine.log.port import (
 
 DEADLINE = 4.5
 """Seconds after which an append that was not acknowledged is told to be unknown."""
-LINGER = 0.002
-"""Seconds that the first record of a batch waits for others."""
+LINGER = 0.003
+"""Seconds that the first record of a batch waits for others, at most."""
 BATCH_BYTES = 256 * 1024
 MAX_RECORD_BYTES = 768 * 1024
 """The broker refuses more than 1 MiB (max.message.bytes) and, refused once, so would be all later batches."""
@@ -144,21 +144,24 @@ class KafkaAppender:
         return bool(done) and update.exception() is None and bool(update.result())
 
     async def ends(self) -> dict[int, int]:
+        return {partition: end for partition, (_, end) in (await self.bounds()).items()}
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
         if not self._partitions:
             raise LogUnavailableError("Kafka is out of reach")
         try:
             async with asyncio.timeout(4.5):
-                return await self._ends()
+                return await self._bounds()
         except (TimeoutError, KafkaError, OSError) as error:
             raise LogUnavailableError(f"Kafka does not answer: {error!r}") from None
 
-    async def _ends(self) -> dict[int, int]:
+    async def _bounds(self) -> dict[int, tuple[int, int]]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, request_timeout_ms=4_000)
         try:
             await consumer.start()
             partitions = [TopicPartition(self._topic, queue.partition) for queue in self._partitions]
-            ends = await consumer.end_offsets(partitions)
-            return {partition.partition: end for partition, end in ends.items()}
+            begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+            return {partition.partition: (begins[partition], ends[partition]) for partition in partitions}
         finally:
             await _stop_within(consumer.stop(), consumer._client, 1.0)
 
@@ -244,8 +247,9 @@ class _Batch:
     Settled once: True (durable), False (unknown) or None (never sent, so certainly not appended).
     """
 
-    def __init__(self, opened_at: float) -> None:
-        self.opened_at = opened_at
+    def __init__(self, now: float) -> None:
+        # At ticks that all partitions share, so that their batches go in one request.
+        self.due_at = (now // LINGER + 1) * LINGER
         self.records: list[Record] = []
         self.bytes = 0
         self.is_sent = False
@@ -335,8 +339,8 @@ class _PartitionQueue:
             await self._filled.wait()
             if self._connection.is_dead:
                 await asyncio.wait([self._connection.replaced])
-            if len(self._queue) == 1 and (pause := self._queue[0].opened_at + LINGER - self._loop.time()) > 0:
-                await asyncio.sleep(pause)
+            if len(self._queue) == 1 and self._loop.time() < self._queue[0].due_at:
+                await asyncio.sleep(self._queue[0].due_at - self._loop.time())
             self._sending = self._queue.popleft() if self._queue else None
             if not self._queue:
                 self._filled.clear()

@@ -61,6 +61,12 @@ class Appender(Protocol):
     async def ends(self) -> dict[int, int]:
         """Partition -> the position after its last record. Raises LogUnavailableError within 5 s."""
 
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        """Partition -> its first position and the one after its last record, which are the same where it is empty.
+
+        Raises LogUnavailableError within 5 s.
+        """
+
     async def stop(self) -> None:
         """Flushes what is in flight, for at most 5 s. Never raises."""
 

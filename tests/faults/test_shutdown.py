@@ -1,0 +1,37 @@
+"""SIGTERM under load: each process is out within 10 s, with exit code 0, and nothing is lost."""
+
+from __future__ import annotations
+
+from tests.faults.deployment import Deployment
+
+
+async def test_a_worker_told_to_end(deployment: Deployment) -> None:
+    async with (
+        deployment.api,
+        deployment.worker("one") as worker,
+        deployment.worker("rival") as rival,
+        deployment.driven(scattered=1) as drive,
+    ):
+        await drive.accepts(400)
+        assert await worker.stop() == 0
+        assert await rival.stop() == 0
+        await worker.start()
+        await drive.accepts(200)
+        await drive.verify()
+
+
+async def test_an_api_told_to_end(deployment: Deployment) -> None:
+    """Whoever is being answered is answered; whoever is not sends again, to the next process."""
+    async with (
+        deployment.api as api,
+        deployment.worker("one"),
+        deployment.worker("rival"),
+        deployment.driven(scattered=1, rate=600) as drive,
+    ):
+        for _ in range(3):
+            await drive.accepts(300)
+            assert await api.stop() == 0
+            await api.start()
+        await drive.accepts(200)
+        figures = await drive.verify()
+        assert figures["unknown"] > 0
