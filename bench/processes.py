@@ -9,10 +9,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from tools.services import KAFKA_COORDINATES, Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
 from tools.supervisor import Supervised
@@ -117,6 +119,18 @@ class Servers:
     @property
     def kafka_version(self) -> str:
         return KAFKA_COORDINATES.split("+")[0].split(":")[2] if isinstance(self.kafka, Kafka) else "as named"
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time so far of the servers and of all that is measured; None where the servers are not ours."""
+        if not (isinstance(self.postgres, Postgres) and isinstance(self.kafka, Kafka)):
+            return None
+        itself = psutil.Process()
+        ended = itself.cpu_times()
+        total = ended.children_user + ended.children_system
+        for process in itself.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:4])  # its own and that of its children that have ended
+        return total
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:

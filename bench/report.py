@@ -82,6 +82,10 @@ def milliseconds(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds) * 1e3:.1f}"
 
 
+def microseconds(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds) * 1e6:,.0f}" if seconds else "not measured"
+
+
 def ratio(samples: Sequence[float], others: Sequence[float]) -> str:
     """The median of the ratios within each round: what slows a whole round down is taken out."""
     median = statistics.median(one / other for one, other in zip(samples, others, strict=True))

@@ -9,7 +9,7 @@ import uvloop
 from bench.load import Figures, Load, drive
 from bench.processes import BenchError, Servers
 from bench.progress import Progress
-from bench.report import Section, milliseconds, rate, ratio
+from bench.report import Section, microseconds, milliseconds, rate, ratio
 from bench.targets import TARGETS, Service, Target
 
 WARM_UP = {
@@ -35,6 +35,7 @@ class Throughput:
             Service.DAY_ONE: [Load(day_one, racing=racing) for racing in (False, True)],
         }
         self._figures: dict[tuple[Service, str], list[Figures]] = defaultdict(list)
+        self._cpu: dict[tuple[Service, str], list[float]] = defaultdict(list)
 
     @property
     def steps(self) -> int:
@@ -48,14 +49,17 @@ class Throughput:
             for service in services[first:] + services[:first]:
                 self._run_service(service, progress)
         rows = [
-            [str(load), str(service), *self._cells(load, figures)]
+            [str(load), str(service), *self._cells(service, load, figures)]
             for load in self._loads[Service.ENGINE]
             for service in services
             if (figures := self._figures.get((service, str(load))))
         ]
         return Section(
             "From HTTP to queryable stage",
-            ["touchpoints", "", "accepted/s", "queryable/s", "p50 ms", "p99 ms", "of the bare floor", "times day-one"],
+            [
+                *("touchpoints", "", "accepted/s", "queryable/s", "p50 ms", "p99 ms"),
+                *("of the bare floor", "times day-one", "CPU µs each"),
+            ],
             rows,
         )
 
@@ -66,8 +70,12 @@ class Throughput:
                 self._drive(service, target, load, progress)
             for load in self._loads[service]:
                 self._servers.settle()
+                before = self._servers.cpu_seconds()
                 figures = self._drive(service, target, load, progress)
+                after = self._servers.cpu_seconds()
                 self._figures[service, str(load)].append(figures)
+                if before is not None and after is not None:
+                    self._cpu[service, str(load)].append((after - before) / load.touchpoints)
                 progress.done(f"{service}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
 
     def _drive(self, service: Service, target: Target, load: Load, progress: Progress) -> Figures:
@@ -87,7 +95,7 @@ class Throughput:
             raise BenchError("\n".join([f"{service}, {load}: {'; '.join(failures)}", *said]))
         return figures
 
-    def _cells(self, load: Load, figures: list[Figures]) -> list[str]:
+    def _cells(self, service: Service, load: Load, figures: list[Figures]) -> list[str]:
         queryable = [one.queryable_rate for one in figures]
         bare = [one.queryable_rate for one in self._figures[Service.BARE, str(load)]]
         # The day-one service takes one touchpoint a request, however many others take.
@@ -99,4 +107,5 @@ class Throughput:
             milliseconds([one.p99 for one in figures]),
             ratio(queryable, bare),
             ratio(queryable, day_one),
+            microseconds(self._cpu[service, str(load)]),
         ]

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -15,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from bench.load import CUSTOMERS, touchpoint
 from bench.processes import BenchError, Process, Servers
 from bench.progress import Progress
-from bench.report import Section, rate, ratio
+from bench.report import Section, microseconds, rate, ratio
 from bench.targets import driver_url, engine_settings, query
 from lifecycle_engine.log.message import Stamp, read_submission
 from lifecycle_engine.log.port import Record
@@ -23,11 +24,21 @@ from lifecycle_engine.log.port import Record
 POLL_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
 """Without any further commit, the rest counts as lost."""
-MICROSECOND = 1_000_000
 _COUNTS = " UNION ALL ".join(
     f"SELECT '{table}' AS table, count(*) FROM {table}"
     for table in ("touchpoint", "customer", "history", "change", "checkpoint", "dead_letter")
 )
+
+WORKER = "the worker"
+FLOOR = "its floor: the same records and rows, nothing decided"
+
+
+class Span(NamedTuple):
+    """From the first commit to the last: what was applied after the first one, in how long, for how much CPU time."""
+
+    touchpoints: int
+    seconds: float
+    cpu_seconds: float | None
 
 
 class WorkerAlone:
@@ -41,8 +52,8 @@ class WorkerAlone:
         self._template = template
         self._rounds = rounds
         self._touchpoints = 20_000 if quick else 50_000
-        self._worker: list[float] = []
-        self._floor: list[float] = []
+        self._rates: dict[str, list[float]] = {WORKER: [], FLOOR: []}
+        self._cpu: dict[str, list[float]] = {WORKER: [], FLOOR: []}
 
     @property
     def steps(self) -> int:
@@ -69,11 +80,8 @@ class WorkerAlone:
                         self._run_floor(recorded, topic, progress)
         return Section(
             f"The worker alone: {self._touchpoints:,} touchpoints of {CUSTOMERS:,} customers, already on the topic",
-            ["", "touchpoints/s", "µs each", "time, as a multiple of the floor's"],
-            [
-                self._row("its floor: the same records and rows, nothing decided", self._floor),
-                self._row("the worker", self._worker),
-            ],
+            ["", "touchpoints/s", "µs each", "time, as a multiple of the floor's", "CPU µs each"],
+            [self._row(name) for name in (FLOOR, WORKER)],
         )
 
     def _run_worker(self, database: str, topic: str, progress: Progress) -> None:
@@ -86,7 +94,7 @@ class WorkerAlone:
             environment,
             self._servers.directory,
         )
-        self._worker.append(self._measure("worker alone", process, database, progress))
+        self._measure(WORKER, process, database, progress)
         counts = _counts(database)
         if counts["touchpoint"] != self._touchpoints:
             raise BenchError(
@@ -99,21 +107,49 @@ class WorkerAlone:
             process = Process(
                 "the worker's floor", ["-m", "bench.floor", *arguments], {}, self._servers.directory, ends=True
             )
-            self._floor.append(self._measure("worker's floor", process, database, progress))
+            self._measure(FLOOR, process, database, progress)
             if (floor := _counts(database)) != (worker := _counts(recorded)):
                 raise BenchError(f"the worker's floor wrote {floor}, the worker {worker}")
 
-    def _measure(self, name: str, process: Process, database: str, progress: Progress) -> float:
-        progress.doing(name, self._touchpoints)
+    def _measure(self, name: str, process: Process, database: str, progress: Progress) -> None:
+        progress.doing(f"alone: {name}", self._touchpoints)
         self._servers.settle()
         with process:
-            measured = asyncio.run(_commits(database, self._touchpoints, process, progress))
-        progress.done(f"{name}: {measured:,.0f}/s")
-        return measured
+            span = asyncio.run(self._watch(database, process, progress))
+        self._rates[name].append(span.touchpoints / span.seconds)
+        if span.cpu_seconds is not None:
+            self._cpu[name].append(span.cpu_seconds / span.touchpoints)
+        progress.done(f"alone: {name}: {span.touchpoints / span.seconds:,.0f}/s")
 
-    def _row(self, name: str, rates: list[float]) -> list[str]:
-        each = sorted(MICROSECOND / one for one in rates)[len(rates) // 2]
-        return [name, rate(rates), f"{each:.0f}", ratio(self._floor, rates)]
+    async def _watch(self, database_url: str, process: Process, progress: Progress) -> Span:
+        """Watches the stored positions, from the first commit to the last."""
+        connection = await asyncpg.connect(driver_url(database_url))
+        try:
+            applied = first = 0
+            began = moved = time.perf_counter()
+            cpu_before = None
+            while applied < self._touchpoints:
+                now_applied = int(await connection.fetchval("SELECT coalesce(sum(next), 0)::bigint FROM log_position"))
+                now = time.perf_counter()
+                if now_applied > applied:
+                    progress.advance(now_applied - applied)
+                    if not applied:
+                        first, began, cpu_before = now_applied, now, self._servers.cpu_seconds()
+                    applied, moved = now_applied, now
+                elif now - moved > PATIENCE_SECONDS:
+                    raise BenchError(f"{applied} of {self._touchpoints} touchpoints were applied\n{process.said()}")
+                process.check()
+                await asyncio.sleep(POLL_SECONDS)
+            cpu_after = self._servers.cpu_seconds()
+            cpu = cpu_after - cpu_before if cpu_after is not None and cpu_before is not None else None
+            return Span(self._touchpoints - first, moved - began, cpu)
+        finally:
+            await connection.close()
+
+    def _row(self, name: str) -> list[str]:
+        rates = self._rates[name]
+        each = [1 / one for one in rates]
+        return [name, rate(rates), microseconds(each), ratio(self._rates[FLOOR], rates), microseconds(self._cpu[name])]
 
 
 async def _fill(bootstrap_servers: str, topic: str, touchpoints: int) -> None:
@@ -130,29 +166,6 @@ async def _fill(bootstrap_servers: str, topic: str, touchpoints: int) -> None:
         await asyncio.gather(*sent)
     finally:
         await producer.stop()
-
-
-async def _commits(database_url: str, touchpoints: int, process: Process, progress: Progress) -> float:
-    """Watches the stored positions from the first commit to the last; gives touchpoints a second between the two."""
-    connection = await asyncpg.connect(driver_url(database_url))
-    try:
-        first = applied = 0
-        began = moved = time.perf_counter()
-        while applied < touchpoints:
-            now_applied = int(await connection.fetchval("SELECT coalesce(sum(next), 0)::bigint FROM log_position"))
-            now = time.perf_counter()
-            if now_applied > applied:
-                progress.advance(now_applied - applied)
-                if not applied:
-                    first, began = now_applied, now
-                applied, moved = now_applied, now
-            elif now - moved > PATIENCE_SECONDS:
-                raise BenchError(f"{applied} of {touchpoints} touchpoints were applied\n{process.said()}")
-            process.check()
-            await asyncio.sleep(POLL_SECONDS)
-        return (touchpoints - first) / (moved - began)
-    finally:
-        await connection.close()
 
 
 def _counts(database_url: str) -> dict[str, int]:

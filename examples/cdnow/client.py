@@ -70,11 +70,10 @@ class Client:
     async def wait_until_applied(self, accepted: Sequence[Sequence[Touchpoint]], progress: Progress) -> None:
         """Waits for what `post` gave. Raises ClientError where nothing is applied for a minute.
 
-        A customer's touchpoints are applied in the order in which they were accepted, and so are those of all customers
-        who share a partition of the log. So in the last arrays each customer is waited for, and they speak for what was
-        accepted before these arrays were sent.
+        A partition of the log is applied in the order in which it was written. So the customers in the last arrays, of
+        which at least three were sent after all the others had been accepted, speak for everything before.
         """
-        early, late = accepted[: -3 * POSTING], accepted[-3 * POSTING :]
+        early, late = accepted[: -(POSTING + 2)], accepted[-(POSTING + 2) :]
         for array in early:
             await self._wait_for_receipt(array[-1]["id"])
             progress(len(array))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.deployment import Deployment
+from tests.faults.deployment import Deployment, running
 from tests.processes import Service, migrate, settings_for
 from tools.services import Kafka, KafkaCluster, Postgres, temporary_directory
 
@@ -21,12 +21,8 @@ async def test_a_broker_killed(database_url: str, tmp_path: Path) -> None:
         kafka.create_topic(topic)
         settings = settings_for(database_url, kafka.bootstrap_servers, topic)
         deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
-        async with (
-            deployment.api,
-            deployment.worker("one"),
-            deployment.worker("rival") as rival,
-            deployment.driven(scattered=1) as drive,
-        ):
+        rival, worker = deployment.worker("rival"), deployment.worker("one")
+        async with running(deployment.api, rival, worker), deployment.driven() as drive:
             await drive.accepts(400)
             await asyncio.to_thread(kafka.kill)
             await asyncio.to_thread(kafka.start)
@@ -46,12 +42,8 @@ async def test_a_database_away(kafka: KafkaCluster, topic: str, tmp_path: Path, 
         settings = settings_for(postgres.url("lifecycle"), kafka.bootstrap_servers, topic)
         await migrate(settings, tmp_path)
         deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
-        async with (
-            deployment.api,
-            deployment.worker("one"),
-            deployment.worker("rival") as rival,
-            deployment.driven(scattered=1) as drive,
-        ):
+        rival, worker = deployment.worker("rival"), deployment.worker("one")
+        async with running(deployment.api, rival, worker), deployment.driven() as drive:
             await drive.accepts(400)
             await asyncio.to_thread(end, postgres)
             await drive.accepts(400)

@@ -6,19 +6,15 @@ import signal
 
 import pytest
 
-from tests.faults.deployment import KILLED, Deployment
+from tests.faults.deployment import KILLED, Deployment, running
 
 
 @pytest.mark.parametrize("point", ["W2", "W3", "W4", "W5"])
 async def test_killed_in_a_transaction(deployment: Deployment, point: str) -> None:
     """Whether it died before or after the commit, its successor goes on from what is committed."""
-    async with (
-        deployment.api,
-        deployment.worker("doomed", killed_at=point, hit=20) as doomed,
-        deployment.worker("rival") as rival,
-        deployment.driven(scattered=1) as drive,
-    ):
-        await drive.accepts(600)
+    rival, doomed = deployment.worker("rival"), deployment.worker("doomed", killed_at=point, hit=20)
+    async with running(deployment.api, rival, doomed), deployment.driven() as drive:
+        await drive.accepts(400)
         assert await rival.stop() == 0
         assert await drive.death(doomed) == KILLED
         async with deployment.worker("successor"):
@@ -28,29 +24,26 @@ async def test_killed_in_a_transaction(deployment: Deployment, point: str) -> No
 
 async def test_rebalances(deployment: Deployment) -> None:
     """One joins the group, one leaves it, another joins, one is killed: each time the partitions change hands."""
-    crew = [deployment.worker("crew", killed_at="never") for _ in range(3)]
-    async with deployment.api, deployment.worker("rival") as rival, crew[0], deployment.driven(scattered=1) as drive:
+    first, second, third = (deployment.worker("crew", killed_at="never") for _ in range(3))
+    rival = deployment.worker("rival")
+    async with running(deployment.api, rival, first), deployment.driven() as drive:
         await drive.accepts(300)
-        async with crew[1]:
-            await drive.accepts(300)
-            assert await crew[0].stop() == 0
+        async with second:
+            await drive.accepts(200)
+            assert await first.stop() == 0
             assert await rival.stop() == 0
-            async with crew[2]:
-                await drive.accepts(300)
-                crew[1].kill()
-                assert await crew[1].wait() == KILLED
-                await drive.accepts(300)
+            async with third:
+                await drive.accepts(200)
+                second.kill()
+                assert await second.wait() == KILLED
+                await drive.accepts(200)
                 await drive.verify()
 
 
 async def test_killed_in_a_rebalance(deployment: Deployment) -> None:
     """The one that is to give partitions away dies with batches in its hands, before it has heard of it."""
-    async with (
-        deployment.api,
-        deployment.worker("rival") as rival,
-        deployment.worker("crew", killed_at="W6") as doomed,
-        deployment.driven(scattered=1) as drive,
-    ):
+    rival, doomed = deployment.worker("rival"), deployment.worker("crew", killed_at="W6")
+    async with running(deployment.api, rival, doomed), deployment.driven() as drive:
         await drive.accepts(400)
         assert await rival.stop() == 0
         async with deployment.worker("crew", killed_at="never"):
@@ -61,11 +54,8 @@ async def test_killed_in_a_rebalance(deployment: Deployment) -> None:
 
 async def test_frozen_until_it_was_replaced(deployment: Deployment) -> None:
     """A worker that stood still goes on with what it had read, as if it still had its partitions."""
-    async with (
-        deployment.api,
-        deployment.worker("crew", killed_at="never") as frozen,
-        deployment.driven(scattered=1, rate=800) as drive,
-    ):
+    frozen = deployment.worker("crew", killed_at="never")
+    async with running(deployment.api, frozen), deployment.driven(rate=800) as drive:
         await drive.accepts(400)
         frozen.signal(signal.SIGSTOP)
         await drive.accepts(400)
@@ -78,13 +68,8 @@ async def test_frozen_until_it_was_replaced(deployment: Deployment) -> None:
 
 async def test_writers_of_the_same_customers(deployment: Deployment) -> None:
     """Each customer's touchpoints are scattered over all partitions, and four lanes of two workers apply them."""
-    async with (
-        deployment.api,
-        deployment.worker("crew") as first,
-        deployment.worker("crew") as second,
-        deployment.driven(scattered=3, customers=10, rate=800) as drive,
-    ):
+    crew = [deployment.worker("crew") for _ in range(2)]
+    async with running(deployment.api, *crew), deployment.driven(scattered=3, customers=10, rate=800) as drive:
         await drive.accepts(1_500)
-        assert first.running
-        assert second.running
+        assert all(worker.running for worker in crew)
         await drive.verify()

@@ -231,7 +231,15 @@ async def test_touchpoints_may_be_called_anything(shop: Service) -> None:
         assert (receipt["id"], receipt["occurred_at"]) == (name, day(number))
 
 
-@pytest.mark.parametrize("name", ["%FF", "a%00b", "%C3"])
+async def test_the_longest_name_can_be_asked_about(shop: Service) -> None:
+    longest = "😀" * 256
+    question = {"known_at": now()}
+    await shop.get(f"/v1/customers/{part(longest)}/journeys/shop", 404, **question)
+    await shop.feed.apply(buy("t1", 1, longest))
+    assert (await shop.get(f"/v1/customers/{part(longest)}"))["customer_id"] == longest
+
+
+@pytest.mark.parametrize("name", ["%FF", "a%00b", "%C3", "x" * 257])
 async def test_what_no_customer_can_be_called_is_refused(sqlite_url: str, name: str) -> None:
     async with running(sqlite_url, SHOP) as shop:
         problem = await shop.get(f"/v1/customers/{name}", 422)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,8 +148,8 @@ BROKEN = {
         b'{"type":"a","customer_id":"c","properties":{"x":' + b"[" * 5000 + b"]" * 5000 + b"}}",
         "too_deep",
     ),
-    "100,000 levels": (
-        b'{"type":"a","customer_id":"c","properties":{"x":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}}",
+    "20,000 levels": (
+        b'{"type":"a","customer_id":"c","properties":{"x":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}}",
         "too_deep",
     ),
     "a control character": (b'{"type":"a\\u0007","customer_id":"c"}', "control_character"),
@@ -268,11 +268,13 @@ async def test_the_clock_may_be_a_little_behind(sqlite_way: Way) -> None:
 
 async def test_the_same_content_is_recognised_however_it_is_written(sqlite_way: Way) -> None:
     same = [
-        b'{"type":"a","customer_id":"c","occurred_at":"2026-01-01T01:00:00.0000009+01:00","properties":{"x":1,"y":"\xc3\xa9"}}',
-        b' {"properties":{"y":"\\u00e9", "x":1},"context":{},"customer_id":"c","type":"a","occurred_at":"2026-01-01T00:00:00Z"}',
-        b'{"id":"other","muted":true,"type":"a","customer_id":"c","occurred_at":"2025-12-31T24:00:00Z","properties":{"x":1,"y":"\xc3\xa9"}}',
+        b'{"type":"a","customer_id":"c","occurred_at":"2026-01-01T01:00:00.0000009+01:00","properties":{"x":1,"y":"%b"}}'
+        % "é".encode(),
+        b' {"properties":{"y":"\\u00e9", "x":1},"context":{},"customer_id":"c","type":"a",'
+        b'"occurred_at":"2026-01-01T00:00:00Z"}',
+        b'{"id":"other","muted":true,"type":"a","customer_id":"c","occurred_at":"2025-12-31T19:00:00-05:00",'
+        b'"properties":{"x":1,"y":"%b"}}' % "é".encode(),
     ]
-    same[2] = same[2].replace(b"2025-12-31T24:00:00Z", b"2025-12-31T19:00:00-05:00")
     other = [
         b'{"type":"a","customer_id":"c","properties":{"x":1,"y":"\xc3\xa9"}}',
         b'{"type":"a","anonymous_id":"c","occurred_at":"2026-01-01T00:00:00Z","properties":{"x":1,"y":"\xc3\xa9"}}',
@@ -358,13 +360,16 @@ class Silent:
 
     async def start(self) -> None: ...
 
-    async def append(self, records: list[Record]) -> list[bool]:
+    async def append(self, records: Sequence[Record]) -> list[bool]:
         return list(self._answer(records))
 
     async def ready(self) -> bool:
         return False
 
     async def ends(self) -> dict[int, int]:
+        return {}
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
         return {}
 
     async def stop(self) -> None: ...
@@ -409,7 +414,7 @@ async def test_a_full_log_is_503(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     await migrate(database)
 
-    def full(_: list[Record]) -> list[bool]:
+    def full(_: Sequence[Record]) -> list[bool]:
         raise LogUnavailableError("too many appends are waiting")
 
     async with running(Silent(full), database) as app:

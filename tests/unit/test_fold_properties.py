@@ -23,7 +23,9 @@ from tests.unit import strategies
 from tests.unit.strategies import customers, lifecycles
 
 Documents = list[dict[str, Any]]
-History = list[tuple[Touchpoint, tuple[Event, ...]]]
+
+pytestmark = pytest.mark.timeout(3600)
+"""With `--hypothesis-profile=laws` each takes minutes."""
 
 
 def compiled(documents: Iterable[dict[str, Any]], version: int = 1) -> Definitions:

@@ -55,6 +55,7 @@ class Keys:
         self._given = {_hash(first_key): Key(FIRST, frozenset(SCOPES), None)} if first_key else {}
         self._keys: dict[bytes, Key] = dict(self._given)
         self.loaded = False
+        self._looked = asyncio.Event()
 
     async def ready(self) -> bool:
         """Whether keys can be checked: all of them, or the first one while the table could not be read yet."""
@@ -70,8 +71,14 @@ class Keys:
 
     @contextlib.asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:
-        """Reads the table again and again for as long as the block lasts; a database that is away changes nothing."""
+        """Reads the table again and again for as long as the block lasts; a database that is away changes nothing.
+
+        The block begins once it was read, or after a second.
+        """
         task = asyncio.create_task(self._keep_fresh(), name="keys")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._looked.wait()
         try:
             yield
         finally:
@@ -112,6 +119,7 @@ class Keys:
                 await self.refresh()
             except Exception as error:
                 logger.warning("the keys were not read: %s", type(error).__name__)
+            self._looked.set()
             await asyncio.sleep(REFRESH)
 
 

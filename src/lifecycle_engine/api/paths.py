@@ -23,7 +23,7 @@ class SentPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw: bytes | None = scope.get("raw_path")
-            scope["path"] = quote(scope["path"]) if raw is None else raw.decode("ascii")
+            scope["path"] = quote(scope["path"]) if raw is None else raw.decode("ascii", "replace")
         await self._app(scope, receive, send)
 
 
@@ -42,11 +42,21 @@ def without_nul(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if len(text) > MAX_NAME:
+        raise ValueError(f"has {len(text)} characters; no customer's name has more than {MAX_NAME}")
+    return text
+
+
+MAX_NAME = 256
+"""Characters of a customer's name at most, as touchpoints may say it."""
+
 Part = Annotated[str, AfterValidator(_decoded), WithJsonSchema({"type": "string", "minLength": 1})]
 """One part of a path, percent-encoded UTF-8 on the way in."""
 
 CustomerValue = Annotated[
     Part,
+    AfterValidator(_name),
     Path(
         description="The customer's id, percent-encoded (`a/b` is `a%2Fb`); with `kind=anonymous_id` an anonymous id.",
         examples=["42"],

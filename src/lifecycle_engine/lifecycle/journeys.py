@@ -1,4 +1,4 @@
-"""What the fold remembers (state) and what it tells (history). Every value here can be carried by msgpack and JSON."""
+"""What the fold remembers (state) and what it tells (history). Every value here can be carried by msgpack."""
 
 from __future__ import annotations
 
