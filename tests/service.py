@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from lifecycle_engine.api.app import Services, create_app
+from lifecycle_engine.api.app import create_app
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel

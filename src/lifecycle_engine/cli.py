@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from lifecycle_engine import roles
-from lifecycle_engine.api.openapi import document
+from lifecycle_engine.api.app import document
 from lifecycle_engine.schema import SchemaError, migrate
 from lifecycle_engine.settings import Settings, SettingsError, load_settings
 from lifecycle_engine.store.database import Database

@@ -21,10 +21,10 @@ from typing import Protocol
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from lifecycle_engine.api.app import Services
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.server import ApiServer, bind
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.engine.worker import Worker

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 
-from lifecycle_engine.api.openapi import document
+from lifecycle_engine.api.app import document
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Lifespan
 
 from lifecycle_engine.api import customers, health, ingest, journeys, lifecycles, openapi, problems, touchpoints
-from lifecycle_engine.api.authentication import Keys
-from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.paths import SentPath
-from lifecycle_engine.engine.definitions import Definitions
-from lifecycle_engine.ingest.intake import Intake
-from lifecycle_engine.log.port import Appender
-from lifecycle_engine.store.database import Database
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the routes work with; `clock` gives microseconds since the epoch, `log` names the positions' rows."""
-
-    appender: Appender
-    intake: Intake
-    keys: Keys
-    database: Database
-    definitions: Definitions
-    health: Health
-    log: str
-    clock: Callable[[], int]
+from lifecycle_engine.api.services import Services
 
 
 def create_app(services: Services) -> FastAPI:
@@ -68,3 +49,8 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(SentPath)
     return app
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made without a running service."""
+    return assemble().openapi()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -12,6 +12,7 @@ from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
 from lifecycle_engine.api.paths import CustomerValue
 from lifecycle_engine.api.problems import ProblemError, responses
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, Kind
 from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.fold import fold
@@ -24,9 +25,6 @@ from lifecycle_engine.store.answers.facts import StoredTouchpoint, newest_touchp
 from lifecycle_engine.store.answers.overviews import find_overview
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.touchpoints import facts_from
-
-if TYPE_CHECKING:
-    from lifecycle_engine.api.app import Services
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,11 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from lifecycle_engine.api.authentication import authenticate, authorization
 from lifecycle_engine.api.problems import ProblemError
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.ingest.intake import Item, Status
 from lifecycle_engine.log.message import InvalidMessageError
-
-if TYPE_CHECKING:
-    from lifecycle_engine.api.app import Services
 
 PATH = "/v1/touchpoints"
 SCOPE = "ingest:write"

@@ -6,7 +6,7 @@ still record something before that instant, and one about an instant that has no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, BeforeValidator, Field
@@ -17,6 +17,7 @@ from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, dec
 from lifecycle_engine.api.customers import CustomerQuestion, customer_id_of, customer_not_found
 from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
 from lifecycle_engine.api.problems import ProblemError, responses
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.stays import Cause, HistoryItem, cause_of, history_item
 from lifecycle_engine.api.values import Instant, InstantParameter, Text
 from lifecycle_engine.lifecycle.instants import format_instant
@@ -30,9 +31,6 @@ from lifecycle_engine.store.answers.stays import (
     lifecycle_is_known,
 )
 from lifecycle_engine.store.customers import Identity
-
-if TYPE_CHECKING:
-    from lifecycle_engine.api.app import Services
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",

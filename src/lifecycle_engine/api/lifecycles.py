@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, dec
 from lifecycle_engine.api.journeys import lifecycle_not_found
 from lifecycle_engine.api.paths import LifecycleKey, VersionNumber
 from lifecycle_engine.api.problems import Problem, ProblemError, responses
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant
 from lifecycle_engine.catalog.documents import MAX_BYTES, Document, DocumentError, MediaTypeError, read_document
 from lifecycle_engine.lifecycle.cel import Cel
@@ -29,9 +30,6 @@ from lifecycle_engine.store.lifecycles import (
     newest_versions,
     summaries,
 )
-
-if TYPE_CHECKING:
-    from lifecycle_engine.api.app import Services
 
 READ = Depends(requires("lifecycles:read"))
 WRITE = Depends(requires("lifecycles:write"))

@@ -22,13 +22,6 @@ _TAGS = [
 ]
 
 
-def document() -> dict[str, Any]:
-    """The document, made without a running service."""
-    from lifecycle_engine.api.app import assemble  # which itself imports this module
-
-    return assemble().openapi()
-
-
 def install(app: FastAPI) -> None:
     """Makes the app serve the whole document."""
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from lifecycle_engine.api.app import Services, create_app
+from lifecycle_engine.api.app import create_app
+from lifecycle_engine.api.services import Services
 
 
 class ApiServer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,7 @@ from lifecycle_engine.api.authentication import Key, requires
 from lifecycle_engine.api.customers import IdentityAnswer
 from lifecycle_engine.api.paths import TouchpointId
 from lifecycle_engine.api.problems import ProblemError, responses
+from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.stays import HistoryItem, history_item
 from lifecycle_engine.api.values import Instant, Text
 from lifecycle_engine.log.port import LogUnavailableError
@@ -19,9 +20,6 @@ from lifecycle_engine.store.aggregates import LATEST, find_aggregate
 from lifecycle_engine.store.answers.facts import SetAside, StoredTouchpoint, find_set_aside, find_touchpoint
 from lifecycle_engine.store.answers.stays import KnownLine, LineFilter, find_lines
 from lifecycle_engine.store.positions import read_positions
-
-if TYPE_CHECKING:
-    from lifecycle_engine.api.app import Services
 
 router = APIRouter(prefix="/v1/touchpoints", tags=["touchpoints"], responses=responses(401, 403, 404, 422, 503))
 

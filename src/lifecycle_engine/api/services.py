@@ -1,0 +1,27 @@
+"""What the routes work with, put together by whoever starts the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lifecycle_engine.api.authentication import Keys
+from lifecycle_engine.api.health import Health
+from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.ingest.intake import Intake
+from lifecycle_engine.log.port import Appender
+from lifecycle_engine.store.database import Database
+
+
+@dataclass(frozen=True)
+class Services:
+    """`clock` gives microseconds since the epoch, `log` names the positions' rows."""
+
+    appender: Appender
+    intake: Intake
+    keys: Keys
+    database: Database
+    definitions: Definitions
+    health: Health
+    log: str
+    clock: Callable[[], int]
