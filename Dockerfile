@@ -18,7 +18,8 @@ RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/lifecycle-engi
 COPY --from=build /opt/lifecycle-engine /opt/lifecycle-engine
 ENV PATH=/opt/lifecycle-engine/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    LIFECYCLE_LISTEN=0.0.0.0:8000
+    LIFECYCLE_LISTEN=0.0.0.0:8000 \
+    LIFECYCLE_HEALTH_LISTEN=0.0.0.0:8000
 USER lifecycle-engine
 # Where the SQLite file of the defaults is; with PostgreSQL nothing is written here.
 WORKDIR /var/lib/lifecycle-engine

@@ -13,17 +13,19 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
+from lifecycle_engine.api.app import create_app, create_health_app
 from lifecycle_engine.api.authentication import Keys
-from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.server import ApiServer, bind
+from lifecycle_engine.api.health import Check, Health
+from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
 from lifecycle_engine.engine.definitions import Definitions
@@ -34,13 +36,15 @@ from lifecycle_engine.log.database import DatabaseAppender, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaReader
 from lifecycle_engine.log.port import Appender, Positions, Reader
 from lifecycle_engine.schema import SchemaError, check_schema
-from lifecycle_engine.settings import Settings
+from lifecycle_engine.settings import Settings, host_and_port
 from lifecycle_engine.store.database import Database, is_transient
 
 ROLES = ("api", "worker")
 """Every role there is; a process runs all of them, or those that it is told to."""
 
-SHUTDOWN = 9.0
+PATIENCE = 7.0
+"""Seconds from a signal until what is not done is cancelled."""
+SHUTDOWN = 9.5
 """Seconds from a signal to the end, whatever still hangs."""
 
 logger = logging.getLogger("lifecycle_engine")
@@ -110,7 +114,20 @@ def _give_up() -> None:
 
 
 async def _run(runner: Runner, stop: asyncio.Event) -> None:
-    await runner.run(stop)
+    running, stopping = asyncio.create_task(runner.run(stop)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await asyncio.wait({running}, timeout=PATIENCE)
+        if not running.done():
+            # It waits for a part that is away. Nothing is lost: the stored position tells where to go on.
+            logger.warning("%s is not done %.0f s after the signal, and is cancelled", runner.name, PATIENCE)
+            return
+        running.result()
+    finally:
+        for task in (running, stopping):
+            task.cancel()
+        await asyncio.wait({running, stopping}, timeout=1)
     if not stop.is_set():
         raise RuntimeError(f"{runner.name} ended although nobody had asked it to")
 
@@ -151,23 +168,30 @@ class _Service:
     async def runners(self) -> list[Runner]:
         """The parts of the chosen roles."""
         runners: list[Runner] = []
+        checks: dict[str, Check] = {}
         appended = asyncio.Event()
         if "worker" in self._roles:
-            runners += self._worker(appended)
+            worker, catch_up = self._worker(appended)
+            checks["worker"] = worker.ready
+            runners += [worker, catch_up]
         if "api" in self._roles:
-            runners.append(await self._api(appended))
+            runners.append(await self._api(appended, checks))
+        elif address := self._settings.health_listen:
+            health = Health(checks)
+            bound = _bound("LIFECYCLE_HEALTH_LISTEN", address)
+            runners.append(HttpServer(create_health_app(health), health, bound, lambda _: None))
         return runners
 
     async def close(self) -> None:
         await self._engine_database.close()
         await self._database.close()
 
-    def _worker(self, appended: asyncio.Event) -> list[Runner]:
+    def _worker(self, appended: asyncio.Event) -> tuple[Worker, CatchUp]:
         definitions = Definitions(self._engine_database, Cel())
         settings = self._settings
         worker = Worker(self._engine_database, definitions, _log_name(settings))
         worker.reader = self._reader(worker.positions, appended)
-        return [worker, CatchUp(self._engine_database, definitions)]
+        return worker, CatchUp(self._engine_database, definitions)
 
     def _reader(self, positions: Positions, appended: asyncio.Event) -> Reader:
         settings = self._settings
@@ -182,7 +206,7 @@ class _Service:
             partitions=settings.kafka_partitions,
         )
 
-    async def _api(self, appended: asyncio.Event) -> Runner:
+    async def _api(self, appended: asyncio.Event, checks: Mapping[str, Check]) -> HttpServer:
         settings = self._settings
         appender: Appender
         if settings.kafka_bootstrap_servers:
@@ -192,11 +216,7 @@ class _Service:
         else:
             appender = DatabaseAppender(self._database, appended)
         keys = Keys(self._database, settings.api_key.get_secret_value() if settings.api_key else None)
-        try:
-            bound = bind(settings.host, settings.port)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StartError(f"LIFECYCLE_LISTEN: {settings.listen} cannot be listened on: {reason}") from None
+        bound = _bound("LIFECYCLE_LISTEN", settings.listen)
         first_key = await self._first_key(keys)
         services = Services(
             appender=appender,
@@ -204,22 +224,38 @@ class _Service:
             keys=keys,
             database=self._database,
             definitions=Definitions(self._database, Cel()),
-            health=Health({"log": appender.ready, "keys": keys.ready}),
+            health=Health({"log": appender.ready, "keys": keys.ready, **checks}),
             log=_log_name(settings),
             clock=_clock,
         )
-        return ApiServer(services, bound, first_key)
+        return HttpServer(create_app(services), services.health, bound, lambda address: _announce(address, first_key))
 
     async def _first_key(self, keys: Keys) -> str | None:
         """Without any key, a server that listens on loopback only makes one; any other refuses to start."""
         if self._settings.api_key is not None or await keys.exist():
             return None
-        if not _is_loopback(self._settings.host):
+        if not _is_loopback(host_and_port(self._settings.listen)[0]):
             raise StartError(
                 f"LIFECYCLE_API_KEY: there is no key yet, and {self._settings.listen} can be reached from elsewhere; "
                 "set a first key (16 to 256 characters)"
             )
         return await keys.make_first()
+
+
+def _bound(setting: str, address: str) -> socket.socket:
+    try:
+        return bind(*host_and_port(address))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"{setting}: {address} cannot be listened on: {reason}") from None
+
+
+def _announce(address: str, first_key: str | None) -> None:
+    lines = [f"Lifecycle Engine listens on {address}", f"Documentation: {address}/docs"]
+    if first_key:
+        lines.append(f"First API key (shown once): {first_key}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def _log_name(settings: Settings) -> str:

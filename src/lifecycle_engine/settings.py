@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LIFECYCLE_"
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     kafka_partitions: int = Field(4, ge=1, le=1000, description="used when the topic has to be created")
     kafka_group: str = Field("lifecycle-engine", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     listen: str = Field("127.0.0.1:8000", description="HOST:PORT")
+    health_listen: str = Field("", description="HOST:PORT for /livez and /readyz of a process without the role api")
     api_key: SecretStr | None = Field(None, description="a first key with every scope")
     worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
     future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
@@ -51,9 +52,11 @@ class Settings(BaseSettings):
             raise ValueError(f"the folder {folder} does not exist")
         return f"sqlite+aiosqlite://{rest}"
 
-    @field_validator("listen")
+    @field_validator("listen", "health_listen")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
+    def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "health_listen":
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:8000")
@@ -67,14 +70,6 @@ class Settings(BaseSettings):
         if not 16 <= len(value.get_secret_value()) <= 256 or not value.get_secret_value().isascii():
             raise ValueError("must have 16 to 256 ASCII characters")
         return value
-
-    @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
 
 
 def load_settings(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
@@ -96,6 +91,12 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path =
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of HOST:PORT, without the brackets of an IPv6 address."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _env_file(path: Path) -> Mapping[str, str]:

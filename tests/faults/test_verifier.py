@@ -69,8 +69,8 @@ MEDDLINGS = {
         {"sequence_gap"},
     ),
     "a number given twice": Meddling(
-        "UPDATE change SET sequence = -2 WHERE sequence = 3; UPDATE change SET sequence = 2 WHERE sequence = -2; "
-        "CREATE TABLE kept AS SELECT max(id) AS id FROM change WHERE sequence = 2 GROUP BY customer, lifecycle, subject",
+        "CREATE TABLE kept AS SELECT id FROM change WHERE sequence = 3; "
+        "UPDATE change SET sequence = 2 WHERE id IN (SELECT id FROM kept)",
         "UPDATE change SET sequence = 3 WHERE id IN (SELECT id FROM kept); DROP TABLE kept",
         {"duplicate"},
     ),
@@ -105,8 +105,7 @@ async def test_it_finds(record: Record, name: str) -> None:
         report = await verify(record, API_KEY)
     finally:
         meddle(record, mend)
-    assert kinds <= report.findings().keys()
-    assert not (await verify(record, API_KEY)).findings()
+    assert report.findings().keys() == kinds
 
 
 def meddle(record: Record, statements: str) -> None:

@@ -10,9 +10,13 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from lifecycle_engine.api import customers, health, ingest, journeys, lifecycles, openapi, problems, touchpoints
+from lifecycle_engine.api import customers, ingest, journeys, lifecycles, openapi, problems, touchpoints
+from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.health import router as health_routes
 from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.api.services import Services
+
+VERSION = "0.1.0"
 
 
 def create_app(services: Services) -> FastAPI:
@@ -27,6 +31,16 @@ def create_app(services: Services) -> FastAPI:
 
     app = assemble(lifespan)
     app.state.services = services
+    app.state.health = services.health
+    return app
+
+
+def create_health_app(health: Health) -> FastAPI:
+    """The ASGI application of a process that answers no questions, but whether it is well."""
+    app = FastAPI(title="Lifecycle Engine", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.health = health
+    app.include_router(health_routes)
+    problems.install(app)
     return app
 
 
@@ -34,7 +48,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The routes, their errors and their description, without what they work with."""
     app = FastAPI(
         title="Lifecycle Engine",
-        version="0.1.0",
+        version=VERSION,
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
         lifespan=lifespan,
         redirect_slashes=False,
@@ -43,7 +57,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     # First, since routes are tried in their order and most requests are for this one.
     app.router.routes.insert(0, Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]))
-    for router in (health.router, customers.router, journeys.router, touchpoints.router, lifecycles.router):
+    for router in (health_routes, customers.router, journeys.router, touchpoints.router, lifecycles.router):
         app.include_router(router)
     openapi.install(app)
     problems.install(app)

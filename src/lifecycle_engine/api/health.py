@@ -53,7 +53,7 @@ async def livez() -> dict[str, str]:
 )
 async def readyz(request: Request) -> JSONResponse:
     """200 when everything that this process needs is there, else 503; `checks` tells which is missing."""
-    health: Health = request.app.state.services.health
+    health: Health = request.app.state.health
     checks = await health.report()
     is_ready = all(checks.values())
     body = Readiness(status="ready" if is_ready else "not ready", checks=checks)

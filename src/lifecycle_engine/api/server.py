@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
-from lifecycle_engine.api.app import create_app
-from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.health import Health
 
 
-class ApiServer:
-    """The HTTP side, on a socket that is bound already."""
+class HttpServer:
+    """Serves an application on a socket that is bound already; `announce` is given the address once it does."""
 
-    name = "api"
+    name = "http"
 
-    def __init__(self, services: Services, bound: socket.socket, first_key: str | None) -> None:
-        self._services = services
+    def __init__(self, app: FastAPI, health: Health, bound: socket.socket, announce: Callable[[str], object]) -> None:
+        self._app = app
+        self._health = health
         self._socket = bound
-        self._first_key = first_key
+        self._announce = announce
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set: not ready at once, then no new connections, then out when all are answered."""
         config = uvicorn.Config(
-            create_app(self._services),
+            self._app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -37,27 +37,22 @@ class ApiServer:
             http="httptools",
             ws="none",
         )
-        server = _Server(config, self._announce)
+        server = _Server(config, lambda: self._announce(self._address()))
         serving = asyncio.create_task(server.serve([self._socket]))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        self._services.health.draining.set()
+        self._health.draining.set()
         server.should_exit = True
         stopping.cancel()
         await serving
 
-    def _announce(self) -> None:
+    def _address(self) -> str:
         host, port = self._socket.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        lines = [f"Lifecycle Engine listens on {address}", f"Documentation: {address}/docs"]
-        if self._first_key:
-            lines.append(f"First API key (shown once): {self._first_key}")
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_start = on_start
 

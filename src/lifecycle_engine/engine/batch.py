@@ -100,9 +100,7 @@ async def apply_batch(
     return Outcome(len(deliveries), len(accepted), late, len(unreadable))
 
 
-async def set_aside(
-    database: Database, log: str, delivery: Delivery, error: Exception
-) -> None:
+async def set_aside(database: Database, log: str, delivery: Delivery, error: Exception) -> None:
     """Sets one record aside that cannot be processed, and moves the position past it, in one transaction."""
     async with database.transaction() as connection:
         now = await database.clock(connection)

@@ -41,7 +41,12 @@ class Worker:
         self._definitions = definitions
         self._log = log
         self._begun: set[int] = set()
+        self._is_reading = False
         self.reader: Reader
+
+    async def ready(self) -> bool:
+        """Whether it reads the log, and its database answers."""
+        return self._is_reading and await self._database.answers()
 
     async def positions(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """The stored positions of partitions that are now read here; waits for the database for as long as it takes."""
@@ -53,12 +58,14 @@ class Worker:
         """Works until `stop` is set; the batch at hand is finished first."""
         await _until_it_works(self._definitions.reload)
         await self.reader.start()
+        self._is_reading = True
         logger.info("the worker reads the log %s", self._log)
         try:
             async with asyncio.TaskGroup() as lanes:
                 for lane in range(self.reader.lanes):
                     lanes.create_task(self._run_lane(lane, stop), name=f"lane {lane}")
         finally:
+            self._is_reading = False
             await self.reader.stop()
 
     async def _run_lane(self, lane: int, stop: asyncio.Event) -> None:

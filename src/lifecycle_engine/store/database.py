@@ -51,6 +51,12 @@ class Database:
         query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
         return int((await connection.execute(text(query))).scalar_one())
 
+    async def answers(self) -> bool:
+        """Whether it answers now."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        return True
+
     async def close(self) -> None:
         await self.engine.dispose()
 
