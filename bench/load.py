@@ -37,7 +37,7 @@ CYCLE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("review", {"rating": 1}),
 )
 START = datetime(2026, 1, 1, tzinfo=UTC)
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 60.0
 """Without any further touchpoint showing, the rest counts as lost."""
 

@@ -203,7 +203,7 @@ async def drive(
         if not scattered:
             return await driver.run(requests(stream, [http], least, enough, chance), [http])
         async with Topic(target, chance) as topic:
-            ways = [*[http] * (4 - scattered), *[topic] * scattered]
+            ways: list[Way] = [*[http] * (4 - scattered), *[topic] * scattered]
             await driver.run(requests(stream, ways, least, enough, chance), [http, topic])
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from lifecycle_engine import cli, roles
+from lifecycle_engine.log.kafka import KafkaReader
 
 SESSION_SECONDS = 6.0
 
@@ -121,7 +122,7 @@ POINTS: dict[str, Callable[[IsReached], None]] = {
 
 def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
     """Lets `commit` decide over the commits of transactions in which touchpoints were inserted."""
-    do_commit = DefaultDialect.do_commit
+    do_commit: Callable[[Any, Any], None] = DefaultDialect.do_commit
 
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
@@ -148,9 +149,7 @@ def _inserts(statement: str) -> bool:
 def main() -> int:
     point, hit, *arguments = sys.argv[1:]
     POINTS[point](at_the(int(hit)))
-    roles.KafkaReader = functools.partial(  # type: ignore[misc, assignment]
-        roles.KafkaReader, session_timeout=SESSION_SECONDS
-    )
+    vars(roles)["KafkaReader"] = functools.partial(KafkaReader, session_timeout=SESSION_SECONDS)
     return cli.main(arguments)
 
 

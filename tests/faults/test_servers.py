@@ -35,7 +35,9 @@ async def test_a_broker_killed(database_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [Postgres.stop, Postgres.kill], ids=["restarted", "killed"])
-async def test_a_database_away(kafka: KafkaCluster, topic: str, tmp_path: Path, end: Callable[[Postgres], None]) -> None:
+async def test_a_database_away(
+    kafka: KafkaCluster, topic: str, tmp_path: Path, end: Callable[[Postgres], None]
+) -> None:
     """Posting goes on without it, and the workers go on by themselves once it is back."""
     with temporary_directory() as directory, Postgres(directory) as postgres:
         postgres.create_database("lifecycle")

@@ -72,7 +72,7 @@ MEDDLINGS = {
         "CREATE TABLE kept AS SELECT id FROM change WHERE sequence = 3; "
         "UPDATE change SET sequence = 2 WHERE id IN (SELECT id FROM kept)",
         "UPDATE change SET sequence = 3 WHERE id IN (SELECT id FROM kept); DROP TABLE kept",
-        {"duplicate"},
+        {"duplicate", "sequence_gap"},
     ),
     "a change that nobody was told of": Meddling(
         "CREATE TABLE kept AS SELECT * FROM change WHERE type = 'history.corrected' AND lifecycle = 'lines'; "

@@ -39,7 +39,7 @@ from lifecycle_engine.store.customers import (
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.dead_letters import DeadLetter, add_dead_letters
 from lifecycle_engine.store.history import Line, append_lines, supersede_lines
-from lifecycle_engine.store.lifecycles import definition_number, hold_definitions
+from lifecycle_engine.store.lifecycles import clock_and_definitions, hold_definitions
 from lifecycle_engine.store.positions import begin_positions, move_positions
 from lifecycle_engine.store.states import Sequences
 from lifecycle_engine.store.touchpoints import (
@@ -84,8 +84,8 @@ async def apply_batch(
         work = _Work(definitions)
         identities = {_identity(item.fact) for item in decoded}
         customers = await lock_customers(connection, identities, definitions.number)
-        now = await database.clock(connection)
-        if await definition_number(connection) != definitions.number:
+        now, number = await clock_and_definitions(database, connection)
+        if number != definitions.number:
             raise DefinitionSetMovedError
         accepted = await _store(connection, decoded, customers, now)
         by_customer: dict[Identity, list[Fact]] = defaultdict(list)
@@ -113,8 +113,8 @@ async def catch_up(database: Database, definitions: DefinitionSet, ids: Sequence
     async with database.transaction() as connection:
         await hold_definitions(connection)
         customers = await lock_customers_by_id(connection, ids)
-        now = await database.clock(connection)
-        if await definition_number(connection) != definitions.number:
+        now, number = await clock_and_definitions(database, connection)
+        if number != definitions.number:
             raise DefinitionSetMovedError
         work = _Work(definitions)
         behind = [customer for customer in customers if customer.definitions != definitions.number]
@@ -171,21 +171,22 @@ class _Work:
             self._correct(customer, again, late, recorded_at)
             state = again.state
             self._checkpoints += [(customer.id, checkpoint) for checkpoint in again.checkpoints]
-        for fact in ordered:
-            events: list[Event] = []
-            state = fold(
-                self._definitions.active,
-                (fact.touchpoint,),
-                state,
-                events.append,
-                lambda checkpoint: self._checkpoints.append((customer.id, checkpoint)),
-            )
-            for event in events:
-                self._line(customer, event, recorded_at)
-                if event.is_stay:
-                    self._changes.append(
-                        stage_changed(customer, event, event.origin, customer.sequences, recorded_at, muted=fact.muted)
-                    )
+        events: list[Event] = []
+        state = fold(
+            self._definitions.active,
+            [fact.touchpoint for fact in ordered],
+            state,
+            events.append,
+            lambda checkpoint: self._checkpoints.append((customer.id, checkpoint)),
+        )
+        muted = {_name(fact) for fact in ordered if fact.muted}
+        for event in events:
+            self._line(customer, event, recorded_at)
+            if event.is_stay:
+                is_muted = (event.source, event.touchpoint) in muted
+                self._changes.append(
+                    stage_changed(customer, event, event.origin, customer.sequences, recorded_at, muted=is_muted)
+                )
         self._customers.append((customer.id, self._definitions.number, state, customer.sequences, recorded_at))
 
     def _correct(self, customer: CustomerRow, again: Refold, late: Sequence[Fact], recorded_at: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from lifecycle_engine.store.customers import CustomerRow
 from lifecycle_engine.store.states import Sequences
 
 _encode = msgspec.json.Encoder().encode
+_recorded_at = lru_cache(1)(format_instant)
+"""Mostly the same one throughout a transaction."""
 
 
 def stage_changed(
@@ -33,7 +36,7 @@ def stage_changed(
         "move": event.move,
         "skipped": event.skipped,
         "occurred_at": format_instant(event.at),
-        "recorded_at": format_instant(recorded_at),
+        "recorded_at": _recorded_at(recorded_at),
         "sequence": sequence,
         "cause": {**cause_of(event), "kind": "correction"} if correction else cause_of(event),
     }

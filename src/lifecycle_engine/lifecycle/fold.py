@@ -48,9 +48,9 @@ def fold(
     place, facts, journeys = state
     journeys = {key: dict(subjects) for key, subjects in journeys.items()}
     for touchpoint in touchpoints:
-        if place is not None and touchpoint.place <= place:
-            raise ValueError(f"{touchpoint.place} does not sort after {place}")
-        place = touchpoint.place
+        before, place = place, touchpoint.place
+        if before is not None and place <= before:
+            raise ValueError(f"{place} does not sort after {before}")
         facts += 1
         for key, active in definitions.items():
             subject = _subject(active.definition, touchpoint)

@@ -46,10 +46,14 @@ class Database:
 
     async def clock(self, connection: AsyncConnection) -> int:
         """The database's clock now (not when the transaction began), in microseconds since the epoch."""
+        return int((await connection.exec_driver_sql(f"SELECT {self.clock_expression}")).scalar_one())
+
+    @property
+    def clock_expression(self) -> str:
+        """SQL for the same. SQLite has no clock of its own that is as fine; it is the process's clock there."""
         if self.is_sqlite:
-            return time.time_ns() // 1000
-        query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
-        return int((await connection.execute(text(query))).scalar_one())
+            return str(time.time_ns() // 1000)
+        return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 
     async def answers(self) -> bool:
         """Whether it answers now."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import definition_set, lifecycle
 
 _SET_LOCK = 0x6C696665
@@ -37,7 +38,7 @@ class Summary(NamedTuple):
 async def hold_definitions(connection: AsyncConnection) -> None:
     """Keeps the set of active definitions as it is until this transaction ends."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_SET_LOCK})"))
+        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({_SET_LOCK})")
 
 
 async def lock_definitions(connection: AsyncConnection) -> None:
@@ -49,6 +50,13 @@ async def lock_definitions(connection: AsyncConnection) -> None:
 async def definition_number(connection: AsyncConnection) -> int:
     """The number of the active set."""
     return int((await connection.execute(select(definition_set.c.number))).scalar_one())
+
+
+async def clock_and_definitions(database: Database, connection: AsyncConnection) -> tuple[int, int]:
+    """The database's clock now, and the number of the active set, in one question."""
+    query = f"SELECT {database.clock_expression}, number FROM definition_set"
+    row = (await connection.exec_driver_sql(query)).one()
+    return int(row[0]), int(row[1])
 
 
 async def active_versions(connection: AsyncConnection) -> list[Version]:
