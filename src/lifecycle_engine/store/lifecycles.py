@@ -55,8 +55,8 @@ async def definition_number(connection: AsyncConnection) -> int:
 async def clock_and_definitions(database: Database, connection: AsyncConnection) -> tuple[int, int]:
     """The database's clock now, and the number of the active set, in one question."""
     query = f"SELECT {database.clock_expression}, number FROM definition_set"
-    row = (await connection.exec_driver_sql(query)).one()
-    return int(row[0]), int(row[1])
+    now, number = tuple[int, int]((await connection.exec_driver_sql(query)).one())
+    return now, number
 
 
 async def active_versions(connection: AsyncConnection) -> list[Version]:
