@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,9 +54,9 @@ async def definition_number(connection: AsyncConnection) -> int:
 
 async def clock_and_definitions(database: Database, connection: AsyncConnection) -> tuple[int, int]:
     """The database's clock now, and the number of the active set, in one question."""
-    query = f"SELECT {database.clock_expression}, number FROM definition_set"
-    now, number = tuple[int, int]((await connection.exec_driver_sql(query)).one())
-    return now, number
+    query = f"SELECT {database.clock_expression} AS now, number FROM definition_set"
+    row: Any = (await connection.exec_driver_sql(query)).one()
+    return row.now, row.number
 
 
 async def active_versions(connection: AsyncConnection) -> list[Version]:
