@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+
+import asyncpg
 
 from tests.faults.journal import OK, Target, read_journal
 from tests.processes import API_KEY, PROGRAM, Service
@@ -20,6 +22,9 @@ from tools.services import ServiceError
 from tools.supervisor import Supervised
 
 ROOT = Path(__file__).parents[2]
+# Without -P its own directory would be searched for modules.
+_KILLING: Sequence[str | Path] = (sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py")
+
 KILLED = 128 + signal.SIGKILL
 DRIVER_SECONDS = 100
 VERIFIER_SECONDS = 120
@@ -33,15 +38,29 @@ class Deployment:
         self._settings = settings
         self._directory = directory
 
-    def worker(self, group: str, *, killed_at: str | None = None, hit: int = 1) -> Service:
-        """A worker, not started yet; `killed_at` and `hit` are those of killing.py.
+    def worker(
+        self, group: str, *, at: str | None = None, hit: int = 1, by: signal.Signals = signal.SIGKILL, lanes: int = 2
+    ) -> Service:
+        """A worker, not started yet. With `at` it is that of killing.py, which sends itself a signal at this point.
 
         Each group reads everything. Two groups on one topic are two workers of which each takes the other for dead,
         and only the positions in the database keep the second from doing what the first has done.
         """
-        settings = {**self._settings, "LIFECYCLE_KAFKA_GROUP": f"{self._settings['LIFECYCLE_KAFKA_TOPIC']}-{group}"}
-        program = PROGRAM if killed_at is None else killing(killed_at, hit)
+        settings = {
+            **self._settings,
+            "LIFECYCLE_KAFKA_GROUP": f"{self._settings['LIFECYCLE_KAFKA_TOPIC']}-{group}",
+            "LIFECYCLE_WORKER_LANES": str(lanes),
+        }
+        program = PROGRAM if at is None else [*_KILLING, str(int(by)), at, str(hit)]
         return Service(["worker"], settings, self._directory, program=program)
+
+    async def position(self) -> int:
+        """How many records of the topic have been applied."""
+        connection = await asyncpg.connect(self._settings["LIFECYCLE_DATABASE_URL"].replace("+asyncpg", "", 1))
+        try:
+            return int(await connection.fetchval("SELECT coalesce(sum(next), 0) FROM log_position"))
+        finally:
+            await connection.close()
 
     @asynccontextmanager
     async def driven(self, **options: float) -> AsyncIterator[Drive]:
@@ -151,9 +170,3 @@ class Drive:
     def _failed(self, what: str) -> ServiceError:
         wrote = self._output.read_text(errors="replace")[-2_000:] or "(nothing)"
         return ServiceError(f"the driver {what}. It wrote:\n{wrote}")
-
-
-def killing(point: str, hit: int) -> list[str | Path]:
-    """The program that dies at a point when it comes there for the `hit`-th time."""
-    # Without -P its own directory would be searched for modules.
-    return [sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py", point, str(hit)]

@@ -1,8 +1,8 @@
-"""The service's own command line, in a process that dies at a chosen point, by SIGKILL and by its own hand.
+"""The service's own command line, in a process that sends itself a signal, such as SIGKILL, at a chosen point.
 
-    python -P killing.py POINT HIT ARGUMENT …
+    python -P killing.py SIGNAL POINT HIT ARGUMENT …
 
-It dies when it comes to POINT for the HIT-th time:
+It does so when it comes to POINT for the HIT-th time:
 
     W2  the touchpoints of a batch are inserted, and their transaction is open
     W3  everything is written, and COMMIT is not sent
@@ -11,7 +11,7 @@ It dies when it comes to POINT for the HIT-th time:
     W6  the group takes partitions away, and the reader has not heard of it
 
 POINT may be `never`. The service has no hooks for this: SQLAlchemy and the Kafka client are listened to. A group gives
-up a member of this program after 6 s, the least that a broker allows, where that of the plain service has 45 s.
+up a member of this program after 6 s, the least that a broker allows, rather than after the service's 45 s.
 """
 
 from __future__ import annotations
@@ -37,71 +37,64 @@ _COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
 """The message of PostgreSQL's protocol."""
 _WRITTEN = "touchpoints were written"
 
-IsReached = Callable[[], bool]
-"""Asked each time that the process comes to its point: whether it must die now."""
+
+class Strike:
+    """The signal, and how often the process has still to come to its point before it is sent."""
+
+    def __init__(self, number: signal.Signals, hit: int) -> None:
+        self._number = number
+        self._left = hit
+
+    def point(self, at_last: Callable[[], object] = lambda: None) -> None:
+        """The process is at its point: the last time, it does `at_last` and is struck."""
+        self._left -= 1
+        if self._left == 0:
+            at_last()
+            os.kill(os.getpid(), self._number)
 
 
-def at_the(hit: int) -> IsReached:
-    left = hit
-
-    def is_reached() -> bool:
-        nonlocal left
-        left -= 1
-        return left == 0
-
-    return is_reached
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_transaction(is_reached: IsReached) -> None:
+def in_transaction(strike: Strike) -> None:
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if _inserts(statement) and is_reached():
-            die()
+        if _inserts(statement):
+            strike.point()
 
 
-def before_commit(is_reached: IsReached) -> None:
+def before_commit(strike: Strike) -> None:
     def commit(connection: Any, proceed: Callable[[], None]) -> None:
-        if is_reached():
-            die()
+        strike.point()
         proceed()
 
     _replace_commit(commit)
 
 
-def within_commit(is_reached: IsReached) -> None:
+def within_commit(strike: Strike) -> None:
     def commit(connection: Any, proceed: Callable[[], None]) -> None:
-        if is_reached():
-            # Past the client, which is idle between two statements, so that it is on its way for certain.
-            socket = connection.driver_connection._transport.get_extra_info("socket")
-            os.write(socket.fileno(), _COMMIT)
-            die()
+        # Past the client, which is between two statements, so that it is on its way for certain.
+        socket = connection.driver_connection._transport.get_extra_info("socket")
+        strike.point(lambda: os.write(socket.fileno(), _COMMIT))
         proceed()
 
     _replace_commit(commit)
 
 
-def after_commit(is_reached: IsReached) -> None:
+def after_commit(strike: Strike) -> None:
     def commit(connection: Any, proceed: Callable[[], None]) -> None:
         proceed()
-        if is_reached():
-            die()
+        strike.point()
 
     _replace_commit(commit)
 
 
-def at_revocation(is_reached: IsReached) -> None:
+def at_revocation(strike: Strike) -> None:
     subscribe = AIOKafkaConsumer.subscribe
 
     def subscribe_listening(consumer: Any, topics: Any, *, listener: Any) -> None:
         revoked = listener.on_partitions_revoked
 
         async def on_partitions_revoked(partitions: Any) -> None:
-            if partitions and is_reached():
-                die()
+            if partitions:
+                strike.point()
             await revoked(partitions)
 
         listener.on_partitions_revoked = on_partitions_revoked
@@ -110,13 +103,13 @@ def at_revocation(is_reached: IsReached) -> None:
     AIOKafkaConsumer.subscribe = subscribe_listening
 
 
-POINTS: dict[str, Callable[[IsReached], None]] = {
+POINTS: dict[str, Callable[[Strike], None]] = {
     "W2": in_transaction,
     "W3": before_commit,
     "W4": within_commit,
     "W5": after_commit,
     "W6": at_revocation,
-    "never": lambda is_reached: None,
+    "never": lambda strike: None,
 }
 
 
@@ -147,8 +140,8 @@ def _inserts(statement: str) -> bool:
 
 
 def main() -> int:
-    point, hit, *arguments = sys.argv[1:]
-    POINTS[point](at_the(int(hit)))
+    number, point, hit, *arguments = sys.argv[1:]
+    POINTS[point](Strike(signal.Signals(int(number)), int(hit)))
     vars(roles)["KafkaReader"] = functools.partial(KafkaReader, session_timeout=SESSION_SECONDS)
     return cli.main(arguments)
 
