@@ -42,6 +42,8 @@ from lifecycle_engine.store.database import Database, is_transient
 ROLES = ("api", "worker")
 """Every role there is; a process runs all of them, or those that it is told to."""
 
+QUESTION = 5.0
+"""Seconds that the database has to answer a question, before whoever asked is told that it does not."""
 PATIENCE = 7.0
 """Seconds from a signal until what is not done is cancelled."""
 SHUTDOWN = 9.5
@@ -138,7 +140,7 @@ class _Service:
     def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
         self._settings = settings
         self._roles = roles
-        self._database = Database(settings.database_url)
+        self._database = Database(settings.database_url, statement_seconds=QUESTION)
         # SQLite has one connection, and it is everybody's.
         self._engine_database = (
             self._database
@@ -280,5 +282,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for noisy in ("aiokafka", "alembic", "uvicorn"):
+    for noisy in ("alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # While a broker is away it logs hundreds of lines a second; log.kafka says what there is to say.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 PREFIX = "LIFECYCLE_"
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 TEST_PREFIX = "LIFECYCLE_TEST_"
 """Names that only the test suite reads; the program lets them pass."""
 
@@ -42,15 +46,24 @@ class Settings(BaseSettings):
     def _known_database(cls, value: str) -> str:
         scheme, _, rest = value.partition("://")
         if scheme in ("postgresql+asyncpg", "postgresql", "postgres"):
-            return f"postgresql+asyncpg://{rest}"
+            return _postgresql(f"postgresql+asyncpg://{rest}")
         if scheme not in ("sqlite+aiosqlite", "sqlite"):
             raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+        if "?" in rest:
+            raise ValueError("a SQLite file takes no parameters (?…)")
         folder = Path(rest.removeprefix("/")).parent
         if not rest.startswith("/") or rest in ("/", "/:memory:"):
             raise ValueError("must name a file, such as sqlite+aiosqlite:///lifecycle.db")
         if not folder.is_dir():
             raise ValueError(f"the folder {folder} does not exist")
         return f"sqlite+aiosqlite://{rest}"
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _servers(cls, value: str) -> str:
+        if value and not all(_ADDRESS.fullmatch(server.strip()) for server in value.split(",")):
+            raise ValueError("must be HOST:PORT, or several of them separated by commas")
+        return value
 
     @field_validator("listen", "health_listen")
     @classmethod
@@ -67,8 +80,8 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        if not 16 <= len(value.get_secret_value()) <= 256 or not value.get_secret_value().isascii():
-            raise ValueError("must have 16 to 256 ASCII characters")
+        if not re.fullmatch(r"[!-~]{16,256}", value.get_secret_value()):
+            raise ValueError("must have 16 to 256 ASCII characters, and no space")
         return value
 
 
@@ -80,9 +93,10 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path =
     given = {**_env_file(env_file), **(os.environ if environment is None else environment)}
     ours = {name: value for name, value in given.items() if name.startswith(PREFIX)}
     known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    names = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(ours):
         if name not in known and not name.startswith(TEST_PREFIX):
-            close = difflib.get_close_matches(name, known, 1)
+            close = [PREFIX + word for word in difflib.get_close_matches(name[len(PREFIX) :], names, 1)]
             meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise SettingsError(f"{name} is not a setting; {meant}")
     try:
@@ -91,6 +105,18 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path =
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _postgresql(url: str) -> str:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("must be of the form postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE") from None
+    # What libpq, and so every host of databases, calls sslmode is called ssl by asyncpg.
+    query = {"ssl" if name == "sslmode" else name: value for name, value in parsed.query.items()}
+    if unknown := sorted(query.keys() - {"ssl"}):
+        raise ValueError(f"the parameter {unknown[0]!r} is not supported; only sslmode is")
+    return parsed.set(query=query).render_as_string(hide_password=False)
 
 
 def host_and_port(address: str) -> tuple[str, int]:

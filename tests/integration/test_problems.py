@@ -43,7 +43,8 @@ async def app(sqlite_url: str) -> AsyncIterator[App]:
         ("GET", "/v1/customers/42/history?known_at=yesterday", None, 422, "invalid_request"),
         ("POST", "/v1/lifecycles/five-stages/activate", b"{", 400, "malformed"),
         ("POST", "/v1/lifecycles/five-stages/activate", b'{"version":"one"}', 422, "invalid_request"),
-        ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 100_000, 400, None),
+        ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 50_000, 400, None),
+        ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 100_000, 413, "too_large"),
         ("POST", "/v1/lifecycles/five-stages/activate", b'{"version":' + b"9" * 5000 + b"}", None, None),
         ("POST", "/v1/touchpoints", b"{", 400, "malformed"),
     ],
@@ -145,3 +146,19 @@ def test_the_description_is_whole() -> None:
     post = described["paths"]["/v1/touchpoints"]["post"]
     assert post["requestBody"]["content"]["application/json"]["examples"]
     assert {"202", "207", "400", "413", "415"} <= post["responses"].keys()
+
+
+@pytest.mark.parametrize("path", ["/v1/touchpoints", "/v1/lifecycles", "/v1/lifecycles/five-stages/activate"])
+async def test_nothing_is_read_from_whoever_has_no_key(app: App, path: str) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while read < 1000:
+            read += 1
+            yield b" " * 1024 * 1024
+
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer nobody"}
+    answer = await app.client.post(path, content=endless(), headers=headers)
+    assert answer.status_code == 401
+    assert read <= 1

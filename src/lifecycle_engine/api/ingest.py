@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from starlette.types import Receive, Scope, Send
 
 from lifecycle_engine.api.authentication import authenticate, authorization
+from lifecycle_engine.api.bodies import read_json
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.ingest.intake import Item, Status
@@ -72,7 +73,7 @@ class PostTouchpoints:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
         key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
-        body = await _body(scope, receive)
+        body = await read_json(scope, receive, MAX_BODY_BYTES, "a request")
         if body.lstrip(_SPACE)[:1] == b"[":
             try:
                 items = await services.intake.take_array(body, key.name)
@@ -113,46 +114,6 @@ def _results(items: list[Item]) -> ItemResults:
     return ItemResults(ItemSummary(accepted, rejected, unknown), results)
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The JSON body, as long as it is not too long. Raises ProblemError 400, 413, 415."""
-    content_type = None
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            content_type = value.lower()
-        elif name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > MAX_BODY_BYTES):
-            raise _too_large()
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise ProblemError(415, "unsupported_encoding", "send the body without a content encoding")
-    if content_type != b"application/json":
-        _check_media_type(content_type)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-        return body
-    chunks: list[bytes] = []
-    size = 0
-    while message["type"] == "http.request":
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
-        if not message.get("more_body"):
-            return b"".join(chunks)
-        message = await receive()
-    raise ProblemError(400, "disconnected", "the body was not sent to its end")
-
-
-def _check_media_type(content_type: bytes | None) -> None:
-    media_type, _, parameters = (content_type or b"").partition(b";")
-    charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
-    if media_type.strip() == b"application/json" and charset in (b"", b"utf-8", b"utf8", b"us-ascii"):
-        return
-    given = "absent" if content_type is None else repr(content_type.decode("latin-1")[:80])
-    raise ProblemError(415, "unsupported_media_type", f"the Content-Type is {given}; send application/json, in UTF-8")
-
-
 def _problem(error: InvalidMessageError, id_: str | None) -> ProblemError:
     more: dict[str, Any] = {"pointer": error.pointer} | ({} if id_ is None else {"id": id_})
     return ProblemError(_status(error), error.code, str(error), more=more)
@@ -164,8 +125,3 @@ def _unknown(more: dict[str, Any]) -> ProblemError:
 
 def _status(error: InvalidMessageError) -> int:
     return _STATUSES.get(error.code, 422)
-
-
-def _too_large() -> ProblemError:
-    detail = f"the body has more than {MAX_BODY_BYTES} bytes; send fewer touchpoints at once"
-    return ProblemError(413, "too_large", detail, headers={"Connection": "close"})

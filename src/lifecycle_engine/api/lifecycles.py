@@ -6,10 +6,11 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lifecycle_engine.api.authentication import requires
+from lifecycle_engine.api.bodies import read_body, read_json
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
 from lifecycle_engine.api.journeys import lifecycle_not_found
 from lifecycle_engine.api.paths import LifecycleKey, VersionNumber
@@ -120,7 +121,7 @@ async def post_lifecycle(request: Request, response: Response) -> VersionAnswer:
     services: Services = request.app.state.services
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # Reading YAML and compiling guards can take a while, and others are waiting.
-    document, key = await asyncio.to_thread(_checked, await _body(request), media_type)
+    document, key = await asyncio.to_thread(_checked, await _document_body(request), media_type)
     async with services.database.transaction() as connection:
         await lock_definitions(connection)
         newest = next(iter(await newest_versions(connection, key, None, 1)), None)
@@ -207,6 +208,9 @@ async def get_version(request: Request, lifecycle: LifecycleKey, version: Versio
     return DocumentAnswer(**dict(_version(found)), media_type=found.media_type, document=found.document)
 
 
+MAX_ACTIVATION_BYTES = 64 * 1024
+
+
 class Activation(BaseModel):
     """Which version is to take effect."""
 
@@ -228,15 +232,23 @@ class ActivationAnswer(BaseModel):
     operation_id="activate_lifecycle",
     summary="Let a version take effect",
     dependencies=[WRITE],
-    responses=responses(404, 409),
+    responses=responses(400, 404, 409, 413, 415),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": Activation.model_json_schema()}},
+        }
+    },
 )
-async def activate_lifecycle(request: Request, lifecycle: LifecycleKey, activation: Activation) -> ActivationAnswer:
+async def activate_lifecycle(request: Request, lifecycle: LifecycleKey) -> ActivationAnswer:
     """From now on touchpoints are judged by it; the history that is there is folded under it in the background.
 
     A first version holds from the beginning of time, and nobody is told of what it makes of the past. The version
     that is active already stays so, and is answered the same.
     """
     services: Services = request.app.state.services
+    # Not a parameter of the route: FastAPI would read it, however long, before it is known who asks.
+    activation = _activation(await read_json(request.scope, request.receive, MAX_ACTIVATION_BYTES, "an activation"))
     async with services.database.transaction() as connection:
         await lock_definitions(connection)
         version = await find_version(connection, lifecycle, activation.version)
@@ -259,17 +271,18 @@ async def activate_lifecycle(request: Request, lifecycle: LifecycleKey, activati
     return ActivationAnswer(lifecycle=lifecycle, version=activation.version, activated_at=now)
 
 
-async def _body(request: Request) -> bytes:
-    """The document's bytes, as long as there are not too many. Raises ProblemError 400, 413."""
-    chunks, size = [], 0
+async def _document_body(request: Request) -> bytes:
+    return await read_body(request.scope, request.receive, MAX_BYTES, "a definition")
+
+
+def _activation(body: bytes) -> Activation:
     try:
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            if (size := size + len(chunk)) > MAX_BYTES:
-                raise ProblemError(413, "too_large", f"a definition has at most {MAX_BYTES // 1024} KiB")
-    except ClientDisconnect:
-        raise ProblemError(400, "disconnected", "the body was not sent to its end") from None
-    return b"".join(chunks)
+        return Activation.model_validate_json(body)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+        if mistakes[0]["type"] == "json_invalid":
+            raise ProblemError(400, "malformed", f"the body is not JSON: {mistakes[0]['msg']}") from None
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in mistakes]) from None
 
 
 def _checked(body: bytes, media_type: str) -> tuple[Document, str]:

@@ -91,12 +91,13 @@ class Intake:
             if isinstance(submission, _Unreadable):
                 items.append(Item(submission.id, Status.REJECTED, submission.error))
                 continue
-            if submission.id is None:
+            given = submission.id
+            if given is None:
                 submission.id = uuid7(now)
             try:
                 records.append(stamp.record(submission))
             except InvalidMessageError as error:
-                items.append(Item(submission.id, Status.REJECTED, error))
+                items.append(Item(given, Status.REJECTED, error))
             else:
                 appended.append(len(items))
                 items.append(Item(submission.id, Status.ACCEPTED, None))

@@ -28,15 +28,18 @@ class Database:
     """One database, PostgreSQL or SQLite; opened lazily, closed once.
 
     `by_key_only` is for a user whose every statement finds its rows by a key, such as the engine: plans that
-    PostgreSQL cached while the tables were small would otherwise turn into sequential scans as they grow.
+    PostgreSQL cached while the tables were small would otherwise turn into sequential scans as they grow. A statement
+    that PostgreSQL has not answered after `statement_seconds` fails.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, by_key_only: bool = False) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 10, by_key_only: bool = False, statement_seconds: float = 60
+    ) -> None:
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
             self.engine = _sqlite(url)
         else:
-            self.engine = _postgresql(url, pool_size, _BY_KEY_ONLY if by_key_only else {})
+            self.engine = _postgresql(url, pool_size, _BY_KEY_ONLY if by_key_only else {}, statement_seconds)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -95,16 +98,16 @@ def _sqlite(url: str) -> AsyncEngine:
     return engine
 
 
-def _postgresql(url: str, pool_size: int, planning: Mapping[str, str]) -> AsyncEngine:
+def _postgresql(url: str, pool_size: int, planning: Mapping[str, str], statement_seconds: float) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=10,
+        pool_timeout=5,
         pool_pre_ping=False,
         connect_args={
             "timeout": 5,
-            "command_timeout": 60,
+            "command_timeout": statement_seconds,
             "server_settings": {"application_name": "lifecycle-engine", "jit": "off", **planning},
         },
     )

@@ -129,8 +129,8 @@ class KafkaAppender:
         try:
             async with asyncio.timeout(4.5):
                 return await self._bounds()
-        except (TimeoutError, KafkaError, OSError) as error:
-            raise LogUnavailableError(f"Kafka does not answer: {error!r}") from None
+        except (TimeoutError, KafkaError, OSError):
+            raise LogUnavailableError("Kafka does not answer") from None
 
     async def _bounds(self) -> dict[int, tuple[int, int]]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, request_timeout_ms=4_000)

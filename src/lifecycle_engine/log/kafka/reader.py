@@ -259,8 +259,8 @@ class KafkaReader:
         try:
             async with asyncio.timeout(4.5):
                 ends = await self._consumer.end_offsets([TopicPartition(self._topic, p) for p in partitions])
-        except (TimeoutError, KafkaError, OSError) as error:
-            raise LogUnavailableError(f"Kafka does not answer: {error!r}") from None
+        except (TimeoutError, KafkaError, OSError):
+            raise LogUnavailableError("Kafka does not answer") from None
         return {partition.partition: end for partition, end in ends.items()}
 
     async def revoked(self) -> None:

@@ -1,0 +1,61 @@
+"""The bodies of requests, read only once it is known who asks, and never further than they may go."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope
+
+from lifecycle_engine.api.problems import ProblemError
+
+_READ_ON_BYTES = 64 * 1024 * 1024
+"""How much of a body that is too long is read and thrown away, so that whoever sends it gets to hear the answer."""
+
+
+async def read_json(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
+    """A body of JSON that has at most `limit` bytes. Raises ProblemError 400, 413, 415."""
+    content_type = None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value.lower()
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise ProblemError(415, "unsupported_encoding", "send the body without a content encoding")
+    if content_type != b"application/json":
+        _check_media_type(content_type)
+    return await read_body(scope, receive, limit, what)
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
+    """A body that has at most `limit` bytes; `what` says what it holds. Raises ProblemError 400, 413."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > _READ_ON_BYTES):
+            raise _too_large(limit, what)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ProblemError(400, "disconnected", "the body was not sent to its end")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+        if not message.get("more_body") or size > _READ_ON_BYTES:
+            break
+    if size > limit:
+        raise _too_large(limit, what)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _check_media_type(content_type: bytes | None) -> None:
+    media_type, _, parameters = (content_type or b"").partition(b";")
+    charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
+    if media_type.strip() == b"application/json" and charset in (b"", b"utf-8", b"utf8", b"us-ascii"):
+        return
+    given = "absent" if content_type is None else repr(content_type.decode("latin-1")[:80])
+    raise ProblemError(415, "unsupported_media_type", f"the Content-Type is {given}; send application/json, in UTF-8")
+
+
+def _too_large(limit: int, what: str) -> ProblemError:
+    size = f"{limit // 1024**2} MiB" if limit >= 1024**2 else f"{limit // 1024} KiB"
+    return ProblemError(413, "too_large", f"{what} has at most {size}", headers={"Connection": "close"})
