@@ -122,9 +122,10 @@ def test_a_server_that_cannot_start_says_why(directory: Path, service: type[Post
 
 
 STARTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tools.services import Kafka, Postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
 with Postgres(Path(sys.argv[1])), Kafka(Path(sys.argv[1])):
     print("up", flush=True)
     time.sleep(600)

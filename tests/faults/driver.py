@@ -217,7 +217,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.driver", description=drive.__doc__)
     parser.add_argument("journal", type=Path, help="must not exist yet")
     parser.add_argument("target", type=lambda text: Target(**json.loads(text)), help="the fields of Target, as JSON")
-    parser.add_argument("--most", type=int, default=12_000, help="touchpoints at most")
+    parser.add_argument("--most", type=int, default=30_000, help="touchpoints at most")
     parser.add_argument("--least", type=int, default=1_200, help="touchpoints at least")
     parser.add_argument("--customers", type=int, default=60)
     parser.add_argument("--rate", type=float, default=500, help="touchpoints a second")

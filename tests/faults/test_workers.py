@@ -54,10 +54,14 @@ async def test_killed_in_a_rebalance(deployment: Deployment) -> None:
             await drive.verify()
 
 
-async def test_frozen_until_it_was_replaced(deployment: Deployment) -> None:
-    """A worker that stood still goes on with what it had read, as if it still had its partitions."""
-    frozen = deployment.worker("crew", at="W5", hit=20, by=signal.SIGSTOP, lanes=1)
-    async with running(deployment.api, frozen), deployment.driven(rate=800) as drive:
+@pytest.mark.parametrize("point", ["W3", "W5"])
+async def test_frozen_until_it_was_replaced(deployment: Deployment, point: str) -> None:
+    """A worker that stood still goes on with what it had in its hands, as if it still had its partitions.
+
+    Standing still in a transaction (W3), it does not hold up whoever has them now.
+    """
+    frozen = deployment.worker("crew", at=point, hit=20, by=signal.SIGSTOP, lanes=1)
+    async with running(deployment.api, frozen), deployment.driven() as drive:
         await wait_until(lambda: is_stopped(frozen), "the worker stands still")
         before = await deployment.position()
         async with deployment.worker("crew", at="never"):

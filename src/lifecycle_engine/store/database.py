@@ -19,7 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-_RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})
+_RETRYABLE_STATES = frozenset({"25P03", "40001", "40P01", "55P03"})
+_STALLED_MS = 30_000
+"""A process that stands still in the middle of a transaction must not hold its rows from whoever replaces it."""
 _SQLITE_MAY_PASS = ("database is locked", "database or disk is full", "disk I/O error")
 _BY_KEY_ONLY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
@@ -108,6 +110,11 @@ def _postgresql(url: str, pool_size: int, planning: Mapping[str, str], statement
         connect_args={
             "timeout": 5,
             "command_timeout": statement_seconds,
-            "server_settings": {"application_name": "lifecycle-engine", "jit": "off", **planning},
+            "server_settings": {
+                "application_name": "lifecycle-engine",
+                "jit": "off",
+                "idle_in_transaction_session_timeout": str(_STALLED_MS),
+                **planning,
+            },
         },
     )
