@@ -10,7 +10,7 @@ INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-format check-code check-types check-layers check-openapi check-requirements \
-	services run-production bench format lock development
+	services run-production verify-mutations bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -48,6 +48,9 @@ services: $(DEVELOPMENT) ## run PostgreSQL and Kafka until Ctrl-C, and say how t
 
 run-production: $(DEVELOPMENT) ## run one process a role, on Kafka and PostgreSQL
 	@exec $(PYTHON) -m tools.production
+
+verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
+	$(PYTHON) -m tests.faults.mutations
 
 bench: $(DEVELOPMENT) ## measure throughput beside the bare floor and the day-one service
 	$(PYTHON) -m bench
