@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.faults.journal import OK, Target, read_journal
+from tests.faults.journal import OK, JournalReader, Target
 from tests.processes import API_KEY, PROGRAM, Service
 from tools.services import ServiceError
 from tools.supervisor import Supervised
@@ -96,6 +96,7 @@ class Drive:
 
     def __init__(self, journal: Path, target: Target, options: Mapping[str, float]) -> None:
         self.journal = journal
+        self._reader = JournalReader(journal)
         self._output = journal.with_name("driver.log")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments = [str(journal), json.dumps(asdict(target)), *words]
@@ -164,7 +165,7 @@ class Drive:
         self._process.wait(10)
 
     def _accepted(self) -> int:
-        record = read_journal(self.journal)
+        record = self._reader.read()
         return sum(sending.answers[OK] > 0 for sending in record.sendings.values()) if record else 0
 
     def _failed(self, what: str) -> ServiceError:

@@ -1,10 +1,10 @@
 """Posts a stream of touchpoints, and keeps a journal of it: a program of its own, which no fault touches.
 
-SIGTERM tells it that this is enough: it ends once everything that it has begun with is accepted.
-
 What was answered with "unknown" is sent again with the same id until it is accepted. Some of what was accepted is sent
 again all the same. Most goes over HTTP, one or many a request; where there is Kafka, a part is written straight to the
 topic, as other services may, with keys that scatter each customer over all partitions.
+
+SIGTERM tells it that this is enough: it ends once everything that it has begun with is accepted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import httpx
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from tests.faults.journal import OK, REFUSED, UNKNOWN, Journal, Target
+from tests.faults.journal import HTTP, OK, REFUSED, TOPIC, UNKNOWN, Journal, Target
 from tests.faults.stream import LIFECYCLES, Touchpoint, is_acceptable, touchpoints, unacceptable
 
 LANES = 6
@@ -57,7 +57,7 @@ class Way(Protocol):
 class Http:
     """The way that posters go."""
 
-    name = "http"
+    name = HTTP
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -88,7 +88,7 @@ class Http:
 class Topic:
     """The way that services go that write the documented message themselves."""
 
-    name = "topic"
+    name = TOPIC
 
     def __init__(self, target: Target, chance: random.Random) -> None:
         self._topic = target.topic
@@ -179,7 +179,7 @@ def requests(
         way, size = chance.choice(ways), chance.choice(SIZES)
         batch = list(stream[start : start + size])
         start += size
-        if way.name == "http" and chance.random() < 0.1:
+        if way.name == HTTP and chance.random() < 0.1:
             batch.append(unacceptable(start))
         yield way, batch
 

@@ -16,6 +16,8 @@ from tests.faults.stream import Touchpoint
 
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
 """The answers. Refused means that nothing was appended; unknown, that nobody knows."""
+HTTP, TOPIC = "http", "topic"
+"""The ways on which touchpoints are sent."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Sending:
 
 @dataclass
 class Record:
-    """A journal that was read: the touchpoints by id, and how many seconds the slowest answer took."""
+    """A journal that was read: the touchpoints by id, and how many seconds the slowest answer over HTTP took."""
 
     target: Target
     lifecycles: Sequence[Mapping[str, Any]]
@@ -76,22 +78,44 @@ class Journal:
         os.fsync(self._file.fileno())
 
 
-def read_journal(path: Path) -> Record | None:
-    """The journal as far as it is written; None where not even its first line is."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    if not lines:
-        return None
-    header = json.loads(lines[0])
-    record = Record(Target(**header["target"]), header["lifecycles"], {}, 0.0)
-    requests: dict[int, list[Sending]] = {}
-    for line in map(json.loads, lines[1:]):
-        if "request" in line:
-            requests[line["request"]] = [_sending(record, one, line["way"]) for one in line["touchpoints"]]
+class JournalReader:
+    """Reads a journal while it is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._record: Record | None = None
+        self._requests: dict[int, list[Sending]] = {}
+
+    def read(self) -> Record | None:
+        """The journal as far as it is written; None where not even its first line is."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                written = file.read()
+            whole = written[: written.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            for line in whole.splitlines():
+                self._add(json.loads(line))
+        return self._record
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        if self._record is None:
+            self._record = Record(Target(**line["target"]), line["lifecycles"], {}, 0.0)
+        elif "request" in line:
+            record = self._record
+            self._requests[line["request"]] = [_sending(record, one, line["way"]) for one in line["touchpoints"]]
         else:
-            record.slowest = max(record.slowest, line["seconds"])
-            for sending, answer in zip(requests[line["answered"]], line["answers"], strict=True):
+            sendings = self._requests.pop(line["answered"])
+            for sending, answer in zip(sendings, line["answers"], strict=True):
                 sending.answers[answer] += 1
-    return record
+            if sendings[0].way == HTTP:
+                self._record.slowest = max(self._record.slowest, line["seconds"])
+
+
+def read_journal(path: Path) -> Record | None:
+    """A journal as far as it is written; None where not even its first line is."""
+    return JournalReader(path).read()
 
 
 def _sending(record: Record, touchpoint: Touchpoint, way: str) -> Sending:

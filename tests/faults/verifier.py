@@ -33,7 +33,7 @@ from aiokafka import AIOKafkaConsumer
 
 from tests import oracle
 from tests.faults.driver import SOURCE
-from tests.faults.journal import OK, REFUSED, UNKNOWN, Record, Sending, Target, read_journal
+from tests.faults.journal import HTTP, OK, REFUSED, TOPIC, UNKNOWN, Record, Sending, Target, read_journal
 from tests.faults.stream import Touchpoint, is_acceptable
 
 QUIET_SECONDS = 60.0
@@ -256,7 +256,7 @@ def _compare_log(report: Report, record: Record, logged: Counter[str] | None) ->
         sending = record.sendings.get(id_)
         if sending is None or sending.sent == sending.answers[REFUSED]:
             report.phantom.append(f"{id_} is in the log, and was {'refused' if sending else 'never sent'}")
-        elif sending.way == "http" and count > sending.sent - sending.answers[REFUSED]:
+        elif sending.way == HTTP and count > sending.sent - sending.answers[REFUSED]:
             report.duplicate.append(f"{id_} is in the log {count} times, and was sent {sending.sent} times")
     for id_, sending in record.sendings.items():
         if logged[id_] < sending.answers[OK]:
@@ -274,8 +274,8 @@ def _compare_touchpoints(
         row, fact = stored[id_], _fact(sending.touchpoint)
         if not sending.answers[OK] and not sending.answers[UNKNOWN]:
             report.phantom.append(f"{id_} was refused, and is applied")
-        sent = (_who(sending.touchpoint), fact["type"], fact["occurred_at"], fact["properties"])
-        if (row.who, row.type, row.occurred_at, row.body["properties"]) != sent:
+        sent = (_who(sending.touchpoint), fact["type"], fact["occurred_at"], fact["properties"], sending.way == TOPIC)
+        if (row.who, row.type, row.occurred_at, row.body["properties"], row.source == SOURCE) != sent:
             report.phantom.append(f"{id_} is not applied as it was sent: {row}")
         least, most = _records(sending) if logged is None else (logged[id_], logged[id_])
         if not least <= row.duplicates + 1 <= most or row.conflicts:
