@@ -42,7 +42,7 @@ class Case:
 
     `touchpoints` are in the order of their arrival, duplicates included; each has `id`, `type`, `occurred_at`
     (microseconds since the epoch) and `properties`. `now` is when the question is put. `journeys` are the stays of each
-    subject (None without `per`). `needs` are the JSON pointers of the timers and windows in the definition.
+    subject (None without `per`).
     """
 
     name: str
@@ -51,19 +51,12 @@ class Case:
     now: int
     journeys: Mapping[str | None, tuple[Stay, ...]]
     refusals: tuple[Refusal, ...]
-    needs: tuple[str, ...]
 
 
 def microseconds(moment: str) -> int:
     """`03-01` (a day of 2026) or an RFC 3339 instant, in microseconds since the epoch."""
     instant = datetime.fromisoformat(moment if "T" in moment else f"2026-{moment}T00:00:00Z")
     return (instant - _EPOCH) // timedelta(microseconds=1)
-
-
-def _needs(definition: Mapping[str, Any]) -> tuple[str, ...]:
-    windows = [f"/measures/{name}/within" for name, raw in definition.get("measures", {}).items() if "within" in raw]
-    timers = [f"/rules/{index}/after" for index, raw in enumerate(definition["rules"]) if "after" in raw]
-    return (*windows, *timers)
 
 
 def _stay(raw: list[Any]) -> Stay:
@@ -84,12 +77,9 @@ def _case(raw: Mapping[str, Any]) -> Case:
         now=microseconds(raw["now"]),
         journeys={subject: tuple(map(_stay, stays)) for subject, stays in journeys.items()},
         refusals=tuple(Refusal(microseconds(at), *rest) for at, *rest in raw.get("refusals", [])),
-        needs=_needs(raw["definition"]),
     )
 
 
 _DOCUMENT = YAML(typ="safe", pure=True).load(Path(__file__).with_name("fold.yaml"))
 
 CASES = tuple(map(_case, _DOCUMENT["cases"]))
-SUPPORTED = tuple(case for case in CASES if not case.needs)
-NOT_YET_SUPPORTED = tuple(case for case in CASES if case.needs)

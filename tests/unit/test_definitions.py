@@ -346,7 +346,7 @@ def test_costly_guards_end_soon_and_break_nothing(guard: str, properties: dict[s
     definition = compiled(with_guard(guard))
     touchpoint = Touchpoint("1", "s", "buy", 0, "c", None, properties, {})
     with at_most(1.0):
-        state = fold({"small": ActiveDefinition(1, definition)}, [touchpoint])
+        state = fold({"small": (ActiveDefinition(1, definition),)}, [touchpoint])
     assert state.facts == 1
 
 

@@ -15,7 +15,7 @@ from lifecycle_engine.lifecycle.touchpoints import Touchpoint
 
 def definitions(key: str = "one", version: int = 1, initial: str = "b", **parts: Any) -> Definitions:
     document = {"lifecycle": key, "initial": initial, "stages": [{"key": each} for each in "abcd"], **parts}
-    return {key: ActiveDefinition(version, compile_definition(document, Cel()))}
+    return {key: (ActiveDefinition(version, compile_definition(document, Cel())),)}
 
 
 def touchpoint(n: int, type_: str = "x", source: str = "s", **properties: Any) -> Touchpoint:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 def compiled(documents: Iterable[dict[str, Any]], version: int = 1) -> Definitions:
-    return {each["lifecycle"]: ActiveDefinition(version, compile_definition(each, Cel())) for each in documents}
+    return {each["lifecycle"]: (ActiveDefinition(version, compile_definition(each, Cel())),) for each in documents}
 
 
 def in_order(touchpoints: Iterable[Touchpoint]) -> list[Touchpoint]:

@@ -223,7 +223,7 @@ def moves(expressions: list[str]) -> bool:
         },
         "rules": [{"on": "buy", "when": expressions, "to": "b"}],
     }
-    definitions = {"one": ActiveDefinition(1, compile_definition(document, Cel()))}
+    definitions = {"one": (ActiveDefinition(1, compile_definition(document, Cel())),)}
     opened, _ = step(definitions, UNKNOWN, TOUCHPOINT._replace(type="open", occurred_at=0))
     state, _ = step(definitions, opened, TOUCHPOINT)
     journey = state.journey("one", None)

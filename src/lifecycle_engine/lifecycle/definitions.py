@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from lifecycle_engine.lifecycle.durations import parse_duration
 from lifecycle_engine.lifecycle.guards import Guard, GuardCompiler, GuardError, GuardLanguage, ValueType
 from lifecycle_engine.lifecycle.measures import Measure, MeasureKind
 
@@ -41,6 +42,9 @@ _JOURNEY_NAMES = {
     "journey.entered_at": ValueType.TIMESTAMP,
     "journey.visits": ValueType.COUNTS,
 }
+_TRAITS = {"traits": ValueType.OBJECT}
+BEGINNING = -(1 << 62)
+"""Before every instant: since when the first version of a lifecycle holds."""
 
 
 class Problem(NamedTuple):
@@ -71,8 +75,27 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Timer:
+    """What makes a rule a timer: how long its clock runs, what starts it anew, and when it is announced.
+
+    Durations are in microseconds. `without` None: no touchpoint starts it anew; empty: every one does.
+    """
+
+    after: int
+    without: frozenset[str] | None
+    warn: int | None
+
+    def is_reset_by(self, type_: str) -> bool:
+        return self.without is not None and (not self.without or type_ in self.without)
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `types` None makes it a condition, judged at every touchpoint; `origins` None means from any stage."""
+    """One rule. With `types` it is judged at touchpoints of these, with a `timer` when its clock runs out.
+
+    With neither it is a condition, judged at every touchpoint, and with the other conditions where there is none.
+    `origins` None means from any stage.
+    """
 
     index: int
     types: frozenset[str] | None
@@ -80,22 +103,29 @@ class Rule:
     when: tuple[Guard, ...]
     to: str
     reenter: bool
+    timer: Timer | None = None
 
     @property
     def is_condition(self) -> bool:
-        return self.types is None
+        return self.types is None and self.timer is None
+
+    def is_from(self, stage: str) -> bool:
+        return self.origins is None or stage in self.origins
 
 
 class _Concerned(NamedTuple):
     rules: tuple[Rule, ...]
     measures: tuple[tuple[int, Measure], ...]
+    resets: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One compiled version. `moves` None allows every move.
+    """One compiled version. `moves` None allows every move; `rename` leads from stages of older versions to its own.
 
-    `names` and `asked_measures` are what its guards can ask for, beside nothing else.
+    `names` and `asked_measures` are what its guards can ask for, beside nothing else. `timers` are the rules with a
+    timer; clocks are kept in their order. `windows` are the measures with `within`, `watched` those of them that a
+    condition names, by their places among the measures.
     """
 
     key: str
@@ -106,14 +136,22 @@ class Definition:
     measures: tuple[Measure, ...]
     rules: tuple[Rule, ...]
     moves: Mapping[str, frozenset[str]] | None
+    rename: Mapping[str, str]
     compiler: GuardCompiler
     names: tuple[str, ...]
     asked_measures: tuple[tuple[int, Measure], ...]
     labels: Mapping[str, str]
+    timers: tuple[tuple[Rule, Timer], ...]
+    conditions: tuple[Rule, ...]
+    windows: tuple[tuple[int, Measure], ...]
+    watched: tuple[tuple[int, Measure], ...]
     _by_type: Mapping[str, _Concerned] = field(repr=False, compare=False)
 
     def concerned(self, type_: str) -> _Concerned:
-        """The rules that a touchpoint of this type can match, and the measures that take it in, in their order."""
+        """The rules that a touchpoint of this type can match, the measures that take it in, both in their order.
+
+        `resets` are the clocks, by their place among `timers`, that it starts anew.
+        """
         return self._by_type.get(type_) or self._by_type[""]
 
     def allows(self, origin: str, target: str) -> bool:
@@ -124,12 +162,21 @@ class Definition:
         low, high = self.stages[origin].rank, self.stages[target].rank
         return tuple(key for key, stage in self.stages.items() if low < stage.rank < high)
 
+    def named_here(self, stage: str) -> str:
+        """The name in this version of a stage of the version before it."""
+        return stage if stage in self.stages else self.rename.get(stage, self.initial)
+
 
 class ActiveDefinition(NamedTuple):
-    """A version of a lifecycle as the fold uses it."""
+    """A version of a lifecycle as the fold uses it, in force from `since` on (microseconds since the epoch, UTC)."""
 
     version: int
     definition: Definition
+    since: int = BEGINNING
+
+
+Timeline = tuple[ActiveDefinition, ...]
+"""The versions of one lifecycle in the order in which they take effect; the first one does from the beginning."""
 
 
 def compile_definition(document: Any, language: GuardLanguage) -> Definition:
@@ -153,7 +200,7 @@ class _Compilation:
         self.known(
             document,
             "",
-            ("lifecycle", "label", "initial", "opens", "per", "stages", "measures", "rules", "moves"),
+            ("lifecycle", "label", "initial", "opens", "per", "stages", "measures", "rules", "moves", "rename"),
             required=("lifecycle", "initial", "stages"),
         )
         key = self.matching(document.get("lifecycle", ""), "/lifecycle", _KEY, "lower-case letters, digits, - and _")
@@ -165,7 +212,7 @@ class _Compilation:
         opens = self.types(document["opens"], "/opens") if "opens" in document else None
         subject_path = self.path(document["per"], "/per", ("properties", "context")) if "per" in document else None
         measures = tuple(self.measures(self.mapping(document.get("measures", {}), "/measures")))
-        names = {**_EVENT_NAMES, **_JOURNEY_NAMES}
+        names = {**_EVENT_NAMES, **_JOURNEY_NAMES, **_TRAITS}
         names.update((f"measures.{measure.name}", measure.value_type) for measure in measures)
         compiler = self.language.compiler(names)
         stages: dict[str, Stage] = {}
@@ -175,15 +222,21 @@ class _Compilation:
         raw_rules = self.sequence(document.get("rules", []), "/rules", MAX_RULES)
         rules = tuple(self.rule(raw, index, ranks, compiler) for index, raw in enumerate(raw_rules))
         moves = self.moves(document.get("moves", "any"), ranks)
+        rename = self.rename(self.mapping(document.get("rename", {}), "/rename"), ranks)
         labels = self.labels(document.get("label", {}), "/label")
         if self.problems:
             raise DefinitionError(self.problems)
         guards = [guard for rule in rules for guard in rule.when]
         guards += [guard for stage in stages.values() for guard in stage.requires]
+        timers = tuple((rule, rule.timer) for rule in rules if rule.timer is not None)
+        conditions = tuple(rule for rule in rules if rule.is_condition)
         named = [rule.types for rule in rules] + [measure.types for measure in measures]
+        named += [timer.without for _, timer in timers]
         types = frozenset[str]().union(*(types for types in named if types))
-        by_type = {type_: _concerned(type_, rules, measures) for type_ in (*types, "")}
-        asked = {name for guard in guards for name in _mentioned(guard.source, names)}
+        by_type = {type_: _concerned(type_, rules, measures, timers) for type_ in (*types, "")}
+        asked = {name for guard in guards for name in mentioned(guard.source, names)}
+        watched = {name for rule in conditions for guard in rule.when for name in mentioned(guard.source, names)}
+        windows = tuple((n, measure) for n, measure in enumerate(measures) if measure.within is not None)
         return Definition(
             key,
             initial,
@@ -193,10 +246,15 @@ class _Compilation:
             measures,
             rules,
             moves,
+            rename,
             compiler,
             tuple(name for name in names if name in asked and not name.startswith("measures.")),
             tuple((n, measure) for n, measure in enumerate(measures) if f"measures.{measure.name}" in asked),
             labels,
+            timers,
+            conditions,
+            windows,
+            tuple((n, measure) for n, measure in windows if f"measures.{measure.name}" in watched),
             by_type,
         )
 
@@ -231,8 +289,7 @@ class _Compilation:
             if not self.matching(name, pointer, _NAME, "a letter, then letters, digits and _"):
                 continue
             measure = self.mapping(raw, pointer)
-            if "within" in measure:
-                self.problem(f"{pointer}/within", "rolling windows are not supported by this version")
+            within = self.duration(measure["within"], f"{pointer}/within") if "within" in measure else None
             self.known(measure, pointer, (*kinds, "of", "within"))
             named = [kind for kind in kinds if kind in measure]
             if len(named) != 1:
@@ -244,32 +301,67 @@ class _Compilation:
                 if "of" in measure:
                     self.problem(f"{pointer}/of", "a count names its touchpoint types itself: count: purchase")
                 types = None if measure["count"] == "any" else self.types(measure["count"], where)
-                yield Measure(str(name), kind, (), types)
+                yield Measure(str(name), kind, (), types, within)
                 continue
             roots = ("properties", "context") if kind is MeasureKind.SUM else ("properties", "context", "occurred_at")
             path = self.path(measure[kind.value], where, roots)
             types = None if measure.get("of", "any") == "any" else self.types(measure["of"], f"{pointer}/of")
-            yield Measure(str(name), kind, path, types)
+            yield Measure(str(name), kind, path, types, within)
 
     def rule(self, raw: Any, index: int, ranks: Mapping[str, int], compiler: GuardCompiler) -> Rule:
         pointer = f"/rules/{index}"
         rule = self.mapping(raw, pointer)
-        if "after" in rule:
-            self.problem(f"{pointer}/after", "timers are not supported by this version")
-            rule = {key: value for key, value in rule.items() if key not in ("after", "without", "warn")}
-        elif "on" not in rule and "when" not in rule:
-            self.problem(pointer, "a rule has `on` (touchpoint types), or at least `when` (a condition)")
-        self.known(rule, pointer, ("on", "from", "when", "to", "reenter"), required=("to",))
+        forms = {"on", "after"} & rule.keys()
+        if len(forms) > 1:
+            self.problem(f"{pointer}/after", "a rule is judged at touchpoints (`on`) or by a clock (`after`), not both")
+        elif not forms and "when" not in rule:
+            self.problem(pointer, "a rule has `on` (touchpoint types), `after` (a timer), or at least `when`")
+        self.known(rule, pointer, ("on", "after", "without", "warn", "from", "when", "to", "reenter"), required=("to",))
         on = self.types(rule["on"], f"{pointer}/on") if "on" in rule else None
+        timer = self.timer(rule, pointer)
         origins = None
         if "from" in rule:
             origins = self.origins(rule["from"], f"{pointer}/from", ranks)
         when = self.guards(rule.get("when", []), f"{pointer}/when", compiler)
+        if timer is not None:
+            for place, guard in enumerate(when):
+                if any(mentioned(guard.source, _EVENT_NAMES)):
+                    self.problem(f"{pointer}/when/{place}", "a timer fires at no touchpoint, so there is no `event`")
         to = self.stage(rule["to"], f"{pointer}/to", ranks) if "to" in rule else ""
         reenter = rule.get("reenter", False)
         if not isinstance(reenter, bool):
             self.problem(f"{pointer}/reenter", "must be true or false")
-        return Rule(index, on, origins, when, to, reenter is True)
+        return Rule(index, on, origins, when, to, reenter is True, timer)
+
+    def timer(self, rule: Mapping[str, Any], pointer: str) -> Timer | None:
+        if "after" not in rule:
+            for name in ("without", "warn"):
+                if name in rule:
+                    self.problem(f"{pointer}/{name}", f"`{name}` belongs to a timer, and there is no `after`")
+            return None
+        after = self.duration(rule["after"], f"{pointer}/after")
+        without: frozenset[str] | None = None
+        if "without" in rule:
+            without = frozenset() if rule["without"] == "any" else self.types(rule["without"], f"{pointer}/without")
+        warn = self.duration(rule["warn"], f"{pointer}/warn") if "warn" in rule else None
+        if warn is not None and after and warn > after:
+            self.problem(f"{pointer}/warn", "is longer than the timer itself")
+        return Timer(after, without, warn)
+
+    def duration(self, raw: Any, pointer: str) -> int:
+        try:
+            return parse_duration(raw)
+        except ValueError as error:
+            self.problem(pointer, str(error))
+            return 0
+
+    def rename(self, raw: Mapping[str, Any], ranks: Mapping[str, int]) -> Mapping[str, str]:
+        for old, new in raw.items():
+            pointer = f"/rename/{_escaped(str(old))}"
+            if old in ranks:
+                self.problem(pointer, f"{old!r} is a stage of this version; only stages that it lacks are renamed")
+            self.stage(new, pointer, ranks)
+        return {str(old): str(new) for old, new in raw.items()}
 
     def origins(self, raw: Any, pointer: str, ranks: Mapping[str, int]) -> frozenset[str]:
         if not isinstance(raw, list):
@@ -386,19 +478,28 @@ class _Compilation:
         return parts
 
 
-def _concerned(type_: str, rules: Sequence[Rule], measures: Sequence[Measure]) -> _Concerned:
+def _concerned(
+    type_: str, rules: Sequence[Rule], measures: Sequence[Measure], timers: Sequence[tuple[Rule, Timer]]
+) -> _Concerned:
     return _Concerned(
-        tuple(rule for rule in rules if rule.types is None or type_ in rule.types),
+        tuple(rule for rule in rules if rule.is_condition or (rule.types is not None and type_ in rule.types)),
         tuple((n, measure) for n, measure in enumerate(measures) if measure.types is None or type_ in measure.types),
+        frozenset(n for n, (_, timer) in enumerate(timers) if timer.is_reset_by(type_)),
     )
 
 
-def _mentioned(source: str, names: Iterable[str]) -> Iterable[str]:
-    """The names that an expression may ask for; one too many only costs a binding."""
-    if "//" in source:
-        return names
-    bare = re.sub(r"[\s`]", "", source)
-    return [name for name in names if name in bare]
+_LITERAL = re.compile(
+    r"""[rR][bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')"""
+    r"""|\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(//[^\n]*)""",
+    re.DOTALL,
+)
+
+
+def mentioned(source: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that an expression asks for; what stands in texts and comments is not asked."""
+    bare = _LITERAL.sub(lambda found: " " if found[1] else '""', source).replace("`", "")
+    bare = re.sub(r"\s*\.\s*", ".", bare)
+    return [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", bare)]
 
 
 def _escaped(token: str) -> str:

@@ -1,12 +1,14 @@
 """Measures: per-journey figures folded from touchpoints.
 
 Each kind has a total — a plain value that msgpack and JSON can carry — a way to take one touchpoint in, and a way to
-read it. A total depends on the touchpoints it has taken in and on nothing else.
+read it. A total depends on the touchpoints it has taken in and, with `within`, on the instant up to which what has left
+the window was let go; on nothing else.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +18,9 @@ from lifecycle_engine.lifecycle.touchpoints import Touchpoint
 
 Total = Any
 """int (count) · [numerator, shift] (sum) · [] or [value] (min, max, first, last).
+
+With `within`: [instants, values, sum], the instants of what is in the window in their order, the values beside them
+(none for a count), and for a sum its total. It grows with what happens within a window, and so does what it costs.
 
 A numerator beyond 64 bits is kept as hexadecimal text, since binary JSON has no larger integers.
 """
@@ -35,12 +40,16 @@ class MeasureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure of a definition. `path` leads into the touchpoint (empty for a count); `types` None means any type."""
+    """One figure of a definition. `path` leads into the touchpoint (empty for a count); `types` None means any type.
+
+    `within` is in microseconds: at an instant t it holds what occurred in (t - within, t]. None: all of it.
+    """
 
     name: str
     kind: MeasureKind
     path: tuple[str, ...]
     types: frozenset[str] | None
+    within: int | None = None
 
     @property
     def value_type(self) -> ValueType:
@@ -52,6 +61,8 @@ class Measure:
 
     @property
     def empty(self) -> Total:
+        if self.within is not None:
+            return [[], [], [0, 0]]
         if self.kind is MeasureKind.COUNT:
             return 0
         return [0, 0] if self.kind is MeasureKind.SUM else []
@@ -61,36 +72,94 @@ class Measure:
 
         A total is never changed, only replaced.
         """
+        if self.within is not None:
+            return self._take_in(total, touchpoint)
         if self.kind is MeasureKind.COUNT:
             return total + 1
-        value = value_at(touchpoint, self.path)
+        value = self._value(touchpoint)
         if value is _MISSING:
             return total
         if self.kind is MeasureKind.FIRST:
             return total or [value]
         if self.kind is MeasureKind.LAST:
             return [value]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return total
         if self.kind is MeasureKind.SUM:
-            return _plus(total, float(value)) if _is_double(value) else total
+            return _plus(total, float(value))
         if not total:
             return [value]
         if self.kind is MeasureKind.MIN:
             return [value] if value < total[0] else total
         return [value] if value > total[0] else total
 
-    def read(self, total: Total) -> Any:
-        """The figure: an int, a double, whatever value is there, or None where there is none yet."""
-        if self.kind is MeasureKind.COUNT:
+    def let_go(self, total: Total, at: int) -> Total:
+        """The total of a window as of an instant, which must not lie before the last one that was asked for."""
+        assert self.within is not None
+        instants, values, whole = total
+        gone = bisect_right(instants, at - self.within)
+        if not gone:
             return total
         if self.kind is MeasureKind.SUM:
-            return _rounded(total)
-        return total[0] if total else None
+            for value in values[:gone]:
+                whole = _plus(whole, -float(value))
+        return [instants[gone:], values[gone:], whole]
+
+    def next_end(self, total: Total) -> int | None:
+        """When the next touchpoint will leave the window."""
+        assert self.within is not None
+        return total[0][0] + self.within if total[0] else None
+
+    def ends_at(self, total: Total, at: int) -> bool:
+        """Whether a touchpoint leaves the window at this very instant."""
+        assert self.within is not None
+        index = bisect_right(total[0], at - self.within) - 1
+        return index >= 0 and total[0][index] + self.within == at
+
+    def read(self, total: Total) -> Any:
+        """The figure: an int, a double, whatever value is there, or None where there is none yet."""
+        if self.within is None:
+            if self.kind is MeasureKind.COUNT:
+                return total
+            if self.kind is MeasureKind.SUM:
+                return _rounded(total)
+            return total[0] if total else None
+        instants, values, whole = total
+        if self.kind is MeasureKind.COUNT:
+            return len(instants)
+        if self.kind is MeasureKind.SUM:
+            return _rounded(whole)
+        if not values:
+            return None
+        if self.kind is MeasureKind.FIRST:
+            return values[0]
+        if self.kind is MeasureKind.LAST:
+            return values[-1]
+        return min(values) if self.kind is MeasureKind.MIN else max(values)
 
     def has_value(self, total: Total) -> bool:
         """False where naming the measure in a guard must err."""
-        return self.kind in (MeasureKind.COUNT, MeasureKind.SUM) or bool(total)
+        if self.kind in (MeasureKind.COUNT, MeasureKind.SUM):
+            return True
+        return bool(total if self.within is None else total[1])
+
+    def _take_in(self, total: Total, touchpoint: Touchpoint) -> Total:
+        instants, values, whole = total
+        if self.kind is not MeasureKind.COUNT:
+            value = self._value(touchpoint)
+            if value is _MISSING:
+                return total
+            values = [*values, value]
+            if self.kind is MeasureKind.SUM:
+                whole = _plus(whole, float(value))
+        return [[*instants, touchpoint.occurred_at], values, whole]
+
+    def _value(self, touchpoint: Touchpoint) -> Any:
+        """What the measure takes of a touchpoint of its types; the marker where there is nothing for it."""
+        value = value_at(touchpoint, self.path)
+        if self.kind in (MeasureKind.FIRST, MeasureKind.LAST):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return _MISSING
+        return value if self.kind is not MeasureKind.SUM or _is_double(value) else _MISSING
 
 
 def value_at(touchpoint: Touchpoint, path: tuple[str, ...]) -> Any:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+RESERVED = "$"
+"""What the types of facts begin with that are not touchpoints."""
+IDENTIFY = "$identify"
+"""`properties.traits`: what is known of the customer from this instant on."""
+OVERRIDE = "$override"
+"""`properties`: lifecycle, subject, stage, expires_at (RFC 3339, or none), reason, actor."""
+
 
 class Place(NamedTuple):
     """Where a fact stands among a customer's facts; places compare in the order of the fold.
