@@ -1,24 +1,38 @@
 """A second reading of "The fold, precisely": slow, plain, and sharing no code with the engine.
 
-It re-reads everything for each touchpoint: no state is carried but the list of stays itself. It knows no timers and no
-windows, and of the guard language only comparisons of a name with a literal, under `!(…)`, `&&` and `||`.
+Each journey is gone through on its own, from one instant that is due to the next. Of the way so far only the bare list
+of what happened is kept; clocks, visits, measures, traits and what is due next are read anew from it for every
+question. Guards, measures, durations and identities are in the `oracle_*` modules beside this one.
 
 A definition is the plain data of its document. A fact is a map with `id`, `source`, `type`, `occurred_at`
-(microseconds since the epoch), `properties` and `context`.
+(microseconds since the epoch), `properties` and `context`. All facts given belong to one customer: who owns what is
+settled before (`oracle_identity`).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
+
+from tests.oracle_guards import Absent, names, truth
+from tests.oracle_identity import OF_NOBODY, place_of, sorted_once
+from tests.oracle_measures import entries, is_among, listed, look_up, measure_of, measures_of
+from tests.oracle_times import duration, instant, microseconds
+
+__all__ = ["Passage", "Refusal", "Stay", "Version", "instant", "replay", "replay_customer", "traits_of"]
 
 Document = Mapping[str, Any]
 Fact = Mapping[str, Any]
+Version = tuple[int | None, int, Document]
+"""From when it holds (None: from the beginning of time), its number, and its document."""
+
+Point = tuple[float, int, tuple[Any, ...]]
+"""An instant, the phase within it, and the place within that phase."""
+
+# What comes before what at one instant.
+SWITCH, JUDGED_BY_SWITCH, END_OF_PIN, DEADLINE, END_OF_WINDOW, FACT = range(6)
 
 
 class Stay(NamedTuple):
@@ -29,286 +43,431 @@ class Stay(NamedTuple):
     skipped: tuple[str, ...]
     rule: int | None
     cause: str
-    touchpoint: str
-    source: str
+    touchpoint: str | None
+    source: str | None
+    version: int
 
 
 class Refusal(NamedTuple):
+    """`origin` is the stage that it was judged from, or, for an override, the stage shown (None before the opening)."""
+
     at: int
-    rule: int
+    rule: int | None
     to: str
     reason: str
-    touchpoint: str
-    source: str
+    touchpoint: str | None
+    source: str | None
+    origin: str | None
+    cause: str
+    version: int
 
 
 class Passage(NamedTuple):
-    """What became of one journey. A measure without a value is missing from `measures`."""
+    """What became of one journey by `now`; without stays if all that came was an override to an unknown stage.
+
+    `measures` are those of the version in force; one without a value is missing. `visits` and `beneath` (the stage and
+    when it was entered) are what guards see in `journey`; under a pin they are not what is shown. `next_timer` is the
+    rule whose timer falls due next, and when, if the clocks that run now run on.
+    """
 
     stays: tuple[Stay, ...]
     refusals: tuple[Refusal, ...]
     measures: dict[str, Any]
+    next_timer: tuple[int, int] | None
+    visits: dict[str, int]
+    beneath: tuple[str, int] | None
 
 
-class Absent(Exception):
-    """A name without a value, or an operation that these values don't have."""
+def replay(document: Document, facts: Iterable[Fact], now: int | None = None) -> dict[tuple[str, str | None], Passage]:
+    """Every journey of a lifecycle of one version, by (lifecycle, subject); see `replay_customer`."""
+    return replay_customer({document["lifecycle"]: [(None, 1, document)]}, facts, now)
 
 
-def replay(document: Document, facts: Iterable[Fact]) -> dict[tuple[str, str | None], Passage]:
-    """Every journey of the lifecycle, by (lifecycle, subject), from facts in any order and any of them again."""
-    once = {(fact["source"], fact["id"]): fact for fact in facts}
-    ordered = sorted(
-        once.values(), key=lambda fact: (fact["occurred_at"], fact["id"].encode(), fact["source"].encode())
-    )
-    journeys: dict[str | None, list[Fact]] = {}
-    for fact in ordered:
-        try:
-            subject = subject_of(document, fact)
-        except Absent:
-            continue
-        journeys.setdefault(subject, []).append(fact)
+def replay_customer(
+    lifecycles: Mapping[str, Sequence[Version]], facts: Iterable[Fact], now: int | None = None
+) -> dict[tuple[str, str | None], Passage]:
+    """Every journey of a customer at `now` (at least its last fact), from its facts in any order, any of them again."""
+    ordered = [fact for fact in sorted_once(facts) if fact["type"] not in OF_NOBODY]
+    if not ordered:
+        return {}
+    last = ordered[-1]["occurred_at"]
+    now = last if now is None else max(now, last)
     passages = {}
-    for subject, touching in journeys.items():
-        opened = [index for index, fact in enumerate(touching) if opens(document, fact)]
-        if opened:
-            passages[document["lifecycle"], subject] = passage(document, touching[opened[0] :])
+    for key, versions in lifecycles.items():
+        subjects = {subject for fact in ordered for subject in concerned(key, versions, fact)}
+        for subject in sorted(subjects, key=lambda subject: (subject is not None, subject)):
+            passage = _Journey(key, subject, versions, ordered).passage(now)
+            if passage.stays or passage.refusals:
+                passages[key, subject] = passage
     return passages
 
 
-def subject_of(document: Document, fact: Fact) -> str | None:
+def traits_of(facts: Iterable[Fact]) -> dict[str, Any]:
+    """The last values by event time from the identifies among these facts; null takes a trait away."""
+    traits: dict[str, Any] = {}
+    for fact in sorted_once(facts):
+        if fact["type"] == "$identify":
+            traits.update(fact["properties"].get("traits", {}))
+    return {name: value for name, value in traits.items() if value is not None}
+
+
+def concerned(key: str, versions: Sequence[Version], fact: Fact) -> list[str | None]:
+    """The subject that a fact is about, if it is about one."""
+    if fact["type"] == "$override":
+        return [fact["properties"].get("subject")] if fact["properties"]["lifecycle"] == key else []
+    if fact["type"].startswith("$"):
+        return []
+    _, _, document = versions[0]  # `per` can't change.
     if "per" not in document:
-        return None
-    value = look_up(fact, document["per"])
-    if type(value) is int:
-        return f"{value:d}"
-    if type(value) is str:
-        return value
-    raise Absent
-
-
-def opens(document: Document, fact: Fact) -> bool:
-    return "opens" not in document or fact["type"] in listed(document["opens"])
-
-
-def passage(document: Document, facts: Sequence[Fact]) -> Passage:
-    stays: list[Stay] = []
-    refusals: list[Refusal] = []
-    for index, fact in enumerate(facts):
-        by = fact["id"], fact["source"]
-        at = fact["occurred_at"]
-        seen = facts[: index + 1]
-        stage = stays[-1].stage if stays else document["initial"]
-        verdict = judge(document, stage, stays, seen)
-        moved = verdict is not None and verdict[1] is None
-        if verdict is not None and moved:
-            rule = verdict[0]
-            target = document["rules"][rule]["to"]
-            cause = "touchpoint" if "on" in document["rules"][rule] else "condition"
-            skipped = between(document, stage, target)
-            if not stays:
-                skipped = ((stage,) if rank(document, stage) < rank(document, target) else ()) + skipped
-            origin = stage if stays else None
-            move = name_of_move(document, stage, target) if stays else "start"
-            stays.append(Stay(target, at, origin, move, skipped, rule, cause, *by))
-        elif not stays:
-            stays.append(Stay(stage, at, None, "start", (), None, "touchpoint", *by))
-        if verdict is not None and verdict[1] is not None:
-            refusals.append(Refusal(at, verdict[0], document["rules"][verdict[0]]["to"], verdict[1], *by))
-    return Passage(tuple(stays), tuple(refusals), measures_of(document, facts))
-
-
-def judge(document: Document, stage: str, stays: Sequence[Stay], seen: Sequence[Fact]) -> tuple[int, str | None] | None:
-    """The place of the rule that decides, and why it was refused if it was; None where nothing happens."""
-
-    def holds(expression: str) -> bool:
-        return truth(expression, lambda name: value_of(document, name, stage, stays, seen)) is True
-
-    for place, rule in enumerate(document.get("rules", [])):
-        if "on" in rule and seen[-1]["type"] not in listed(rule["on"]):
-            continue
-        if "from" in rule and stage not in listed(rule["from"]):
-            continue
-        if not all([holds(expression) for expression in rule.get("when", [])]):
-            continue
-        target = rule["to"]
-        if target == stage and rule.get("reenter") is not True:
-            return None
-        moves = document.get("moves", "any")
-        if moves != "any" and target not in moves.get(stage, []):
-            return place, "moves"
-        (entrance,) = [entry for entry in document["stages"] if entry["key"] == target]
-        failed = [n for n, expression in enumerate(entrance.get("requires", [])) if not holds(expression)]
-        return place, f"requires[{failed[0]}]" if failed else None
-    return None
-
-
-def rank(document: Document, stage: str) -> int:
-    return [entry["key"] for entry in document["stages"]].index(stage)
-
-
-def between(document: Document, origin: str, target: str) -> tuple[str, ...]:
-    keys = [entry["key"] for entry in document["stages"]]
-    return tuple(keys[keys.index(origin) + 1 : keys.index(target)])
-
-
-def name_of_move(document: Document, origin: str, target: str) -> str:
-    step = rank(document, target) - rank(document, origin)
-    return "reenter" if step == 0 else "back" if step < 0 else "advance" if step == 1 else "skip"
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-# -- measures and other names --------------------------------------------------------------------------------------
-
-
-def measures_of(document: Document, seen: Sequence[Fact]) -> dict[str, Any]:
-    figures = {}
-    for name in document.get("measures", {}):
-        try:
-            figures[name] = measure_of(document["measures"][name], seen)
-        except Absent:
-            continue
-    return figures
-
-
-def measure_of(measure: Mapping[str, Any], seen: Sequence[Fact]) -> Any:
-    if "within" in measure:
-        raise NotImplementedError("windows")
-    if "count" in measure:
-        return len([fact for fact in seen if measure["count"] == "any" or fact["type"] in listed(measure["count"])])
-    of = measure.get("of", "any")
-    ((kind, path),) = [(key, path) for key, path in measure.items() if key != "of"]
-    values = []
-    for fact in seen:
-        if of == "any" or fact["type"] in listed(of):
-            try:
-                values.append(look_up(fact, path))
-            except Absent:
-                continue
-    numbers = [value for value in values if type(value) in (int, float)]
-    if kind == "sum":
-        return total([float(number) for number in numbers])
-    chosen = {"min": numbers, "max": numbers, "first": values[:1], "last": values[-1:]}[kind]
-    if not chosen:
-        raise Absent
-    value = {"min": min, "max": max}.get(kind, lambda only: only[0])(chosen)
-    return instant(value) if path == "occurred_at" else value
-
-
-def total(numbers: Sequence[float]) -> float:
+        return [None]
     try:
-        return math.fsum(numbers)
-    except OverflowError:
-        # On the way, or in the end.
-        exact = sum(map(Fraction, numbers))
-        try:
-            return float(exact)
-        except OverflowError:
-            return math.inf if exact > 0 else -math.inf
-
-
-def look_up(fact: Fact, path: str) -> Any:
-    value: Any = fact
-    for part in path.split("."):
-        if type(value) is not dict or part not in value:
-            raise Absent
-        value = value[part]
-    return value
-
-
-def value_of(document: Document, name: str, stage: str, stays: Sequence[Stay], seen: Sequence[Fact]) -> Any:
-    root, rest = name.split(".", 1)
-    if root == "event":
-        return instant(seen[-1]["occurred_at"]) if rest == "occurred_at" else look_up(seen[-1], rest)
-    if root == "measures":
-        return measure_of(document["measures"][rest], seen)
-    if name == "journey.stage":
-        return stage
-    if name == "journey.entered_at":
-        if not stays:
-            raise Absent
-        return instant(stays[-1].entered_at)
-    wanted = rest.removeprefix("visits.")
-    if wanted not in [entry["key"] for entry in document["stages"]]:
-        raise Absent
-    return len([stay for stay in stays if stay.stage == wanted])
-
-
-def instant(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-
-
-# -- guards --------------------------------------------------------------------------------------------------------
-
-_TOKEN = re.compile(
-    r"""\s*(\|\||&&|!=|!|\(|\)|==|<=|>=|<|>|timestamp\("[^"]*"\)|"(?:[^"\\]|\\.)*"|-?\d[\d.e+-]*|[A-Za-z_][\w.]*)"""
-)
-
-
-def truth(expression: str, value: Callable[[str], Any]) -> bool | None:
-    """Whether an expression holds; None where it errs."""
-    tokens = _TOKEN.findall(expression)
-    if "".join(tokens) != re.sub(r'\s(?=(?:[^"]*"[^"]*")*[^"]*$)', "", expression):
-        raise NotImplementedError(expression)
-    verdict = _either(tokens, value)
-    if tokens:
-        raise NotImplementedError(expression)
-    return verdict
-
-
-def _either(tokens: list[str], value: Callable[[str], Any]) -> bool | None:
-    sides = [_both(tokens, value)]
-    while tokens and tokens[0] == "||":
-        tokens.pop(0)
-        sides.append(_both(tokens, value))
-    return True if True in sides else None if None in sides else False
-
-
-def _both(tokens: list[str], value: Callable[[str], Any]) -> bool | None:
-    sides = [_one(tokens, value)]
-    while tokens and tokens[0] == "&&":
-        tokens.pop(0)
-        sides.append(_one(tokens, value))
-    return False if False in sides else None if None in sides else True
-
-
-def _one(tokens: list[str], value: Callable[[str], Any]) -> bool | None:
-    if tokens[0] == "!":
-        tokens.pop(0)
-        inner = _one(tokens, value)
-        return None if inner is None else not inner
-    if tokens[0] == "(":
-        tokens.pop(0)
-        inner = _either(tokens, value)
-        tokens.pop(0)
-        return inner
-    name, operator, literal = tokens.pop(0), tokens.pop(0), tokens.pop(0)
-    try:
-        return compare(value(name), operator, read(literal))
+        value = look_up(fact, document["per"])
     except Absent:
+        return []
+    return [f"{value:d}"] if type(value) is int else [value] if type(value) is str else []
+
+
+class _Step(NamedTuple):
+    """One thing that happened to the fold beneath: a touchpoint, or a stay that began, or a timer that was judged.
+
+    `stage` is the one after it, by the names of `version` (its place among the versions). `type` is the touchpoint's,
+    which may start clocks anew. `visit` tells whether the stay that began counts as one.
+    """
+
+    at: int
+    version: int
+    stage: str
+    type: str | None = None
+    stay: bool = False
+    visit: bool = False
+    timer: int | None = None
+
+
+class _Pin(NamedTuple):
+    end: int
+    touchpoint: str
+    source: str
+
+
+class _Verdict(NamedTuple):
+    rule: int
+    to: str
+    reason: str | None
+    """Why it was refused; None if it moves."""
+
+
+class _Journey:
+    def __init__(self, key: str, subject: str | None, versions: Sequence[Version], facts: Sequence[Fact]) -> None:
+        self.versions = versions
+        self.facts = facts
+        self.own = [
+            (point_of(fact), fact)
+            for fact in facts
+            if fact["type"] == "$identify" or subject in concerned(key, versions, fact)
+        ]
+        self.point: Point = (-math.inf, 0, ())
+        self.version = 0
+        self.steps: list[_Step] = []
+        self.taken: list[Fact] = []
+        self.pin: _Pin | None = None
+        self.stays: list[Stay] = []
+        self.refusals: list[Refusal] = []
+
+    def passage(self, now: int) -> Passage:
+        while due := [each for each in self.foreseen() if self.point < each[0] and each[0][0] <= now]:
+            self.point, act = min(due, key=lambda each: each[0])
+            act()
+        return Passage(
+            tuple(self.stays),
+            tuple(self.refusals),
+            measures_of(self.document, self.taken, now) if self.steps else {},
+            min(self.deadlines(), key=lambda deadline: (deadline[1], deadline[0]), default=None),
+            {stage: self.visits(stage) for stage in self.keys if self.visits(stage)},
+            (self.stage, self.entered_at) if self.steps else None,
+        )
+
+    # -- what comes when -----------------------------------------------------------------------------------------------
+
+    def foreseen(self) -> Iterator[tuple[Point, Callable[[], None]]]:
+        """All that is known to come, as far as is known by now, and some that has been."""
+        for number, (effective_from, _, _) in enumerate(self.versions):
+            if effective_from is not None:
+                yield (effective_from, SWITCH, (number,)), partial(self.switch, number)
+                yield (effective_from, JUDGED_BY_SWITCH, ()), self.judge_conditions
+        if self.pin is not None:
+            yield (self.pin.end, END_OF_PIN, ()), self.end_pin
+        for rule, at in self.deadlines():
+            yield (at, DEADLINE, (rule,)), partial(self.judge_timer, rule)
+        for at in self.ends_of_windows():
+            yield (at, END_OF_WINDOW, ()), self.judge_conditions
+        for point, fact in self.own:
+            if point > self.point:
+                yield point, partial(self.take, fact)
+                break
+
+    def deadlines(self) -> list[tuple[int, int]]:
+        """Each timer whose clock runs, by its rule, and when it is due: not before the version that it belongs to."""
+        effective_from, _, _ = self.versions[self.version]
+        found = []
+        for place, rule in enumerate(self.rules):
+            started = self.clock(place) if "after" in rule else None
+            if started is not None:
+                due = started + duration(rule["after"])
+                found.append((place, due if effective_from is None else max(due, effective_from)))
+        return found
+
+    def clock(self, place: int) -> int | None:
+        """When the clock of a timer was started last; None if it stands still."""
+        rule = self.rules[place]
+        started, was_inside = None, False
+        for step in self.steps:
+            inside = "from" not in rule or self.renamed(step) in listed(rule["from"])
+            anew = "without" in rule and step.type is not None and is_among(step.type, rule["without"])
+            if not inside or (step.timer == place and step.version == self.version):
+                started = None
+            if inside and (anew or not was_inside):
+                started = step.at
+            was_inside = inside
+        return started
+
+    def ends_of_windows(self) -> list[int]:
+        named = {
+            name.removeprefix("measures.")
+            for place in self.conditions
+            for expression in self.rules[place].get("when", [])
+            for name in names(expression)
+        }
+        return [
+            fact["occurred_at"] + duration(measure["within"])
+            for name, measure in self.document.get("measures", {}).items()
+            if name in named and "within" in measure
+            for fact in entries(measure, self.taken)
+        ]
+
+    # -- what happens then ---------------------------------------------------------------------------------------------
+
+    def take(self, fact: Fact) -> None:
+        if fact["type"] == "$identify":
+            self.judge_conditions(fact)
+        elif fact["type"] == "$override":
+            self.override(fact)
+        else:
+            self.touch(fact)
+
+    def touch(self, fact: Fact) -> None:
+        opened = bool(self.steps)
+        if not opened and "opens" in self.document and fact["type"] not in listed(self.document["opens"]):
+            return
+        self.taken.append(fact)
+        verdict = self.judge([place for place, rule in enumerate(self.rules) if "after" not in rule], fact)
+        if verdict is not None and verdict.reason is None:
+            self.begin(verdict.to, rule=verdict.rule, fact=fact)
+        elif not opened:
+            self.begin(self.stage, fact=fact)
+        else:
+            self.steps.append(_Step(self.at, self.version, self.stage, type=fact["type"]))
+        self.refuse(verdict, fact)
+
+    def judge_conditions(self, fact: Fact | None = None) -> None:
+        """The conditions alone, because of an identify, a window's end or a switch."""
+        if not self.steps:
+            return
+        verdict = self.judge(self.conditions, None)
+        if verdict is not None and verdict.reason is None:
+            self.begin(verdict.to, rule=verdict.rule, fact=fact)
+        self.refuse(verdict, fact)
+
+    def judge_timer(self, place: int) -> None:
+        self.steps.append(_Step(self.at, self.version, self.stage, timer=place))
+        verdict = self.judge([place], None)
+        if verdict is not None and verdict.reason is None:
+            self.begin(verdict.to, rule=verdict.rule, fact=None)
+        self.refuse(verdict, None)
+
+    def override(self, fact: Fact) -> None:
+        by = fact["id"], fact["source"]
+        to, expires_at = fact["properties"]["stage"], fact["properties"].get("expires_at")
+        shown = self.stays[-1].stage if self.stays else None
+        if to not in self.keys:
+            self.refusals.append(Refusal(self.at, None, to, "unknown stage", *by, shown, "override", self.number))
+            return
+        if expires_at is not None:
+            if not self.steps:
+                self.steps.append(_Step(self.at, self.version, self.stage, stay=True, visit=True))
+            self.pin = _Pin(microseconds(expires_at), *by)
+        else:
+            self.pin = None
+            if not self.steps or to != self.stage:
+                self.steps.append(_Step(self.at, self.version, to, stay=True, visit=True))
+        if to != shown:
+            self.show(to, None, "override", *by)
+
+    def end_pin(self) -> None:
+        assert self.pin is not None
+        _, *by = self.pin
+        self.pin = None
+        if self.stage != self.stays[-1].stage:
+            self.show(self.stage, None, "override", *by)
+
+    def switch(self, number: int) -> None:
+        before = self.stage
+        self.version = number
+        if not self.steps:
+            return
+        if before not in self.keys:
+            self.steps.append(_Step(self.at, number, self.document["rename"][before], stay=True))
+        shown = self.stays[-1].stage
+        if shown not in self.keys:
+            to = self.document["rename"][shown]
+            stay = Stay(to, self.at, shown, "reenter", (), None, "definition", None, None, self.number)
+            self.stays.append(stay)
+
+    def begin(self, to: str, *, rule: int | None = None, fact: Fact | None) -> None:
+        """A stay beneath; it is shown too, unless there is a pin."""
+        type_ = fact["type"] if fact is not None and not fact["type"].startswith("$") else None
+        self.steps.append(_Step(self.at, self.version, to, type_, stay=True, visit=True))
+        if self.pin is None:
+            self.show(to, rule, self.cause(rule), *by_whom(fact))
+
+    def show(self, to: str, rule: int | None, cause: str, touchpoint: str | None, source: str | None) -> None:
+        initial = self.document["initial"]
+        origin = self.stays[-1].stage if self.stays else None
+        move = "start" if origin is None else self.name_of_move(origin, to)
+        skipped = self.between(initial if origin is None else origin, to)
+        if origin is None and self.rank(initial) < self.rank(to):
+            skipped = initial, *skipped
+        self.stays.append(Stay(to, self.at, origin, move, skipped, rule, cause, touchpoint, source, self.number))
+
+    def refuse(self, verdict: _Verdict | None, fact: Fact | None) -> None:
+        if verdict is not None and verdict.reason is not None and self.pin is None:
+            rule, to, reason = verdict.rule, verdict.to, verdict.reason
+            self.refusals.append(
+                Refusal(self.at, rule, to, reason, *by_whom(fact), self.stage, self.cause(rule), self.number)
+            )
+
+    # -- a decision ----------------------------------------------------------------------------------------------------
+
+    def judge(self, places: Iterable[int], event: Fact | None) -> _Verdict | None:
+        """The decision of the first of these rules that matches; None where nothing happens."""
+        for place in places:
+            rule = self.rules[place]
+            if "on" in rule and (event is None or event["type"] not in listed(rule["on"])):
+                continue
+            if "from" in rule and self.stage not in listed(rule["from"]):
+                continue
+            if not all([self.holds(expression, event) for expression in rule.get("when", [])]):
+                continue
+            to = rule["to"]
+            if to == self.stage and rule.get("reenter") is not True:
+                return None
+            moves = self.document.get("moves", "any")
+            if moves != "any" and to not in moves.get(self.stage, []):
+                return _Verdict(place, to, "moves")
+            (entrance,) = [stage for stage in self.document["stages"] if stage["key"] == to]
+            for number, expression in enumerate(entrance.get("requires", [])):
+                if not self.holds(expression, event):
+                    return _Verdict(place, to, f"requires[{number}]")
+            return _Verdict(place, to, None)
         return None
 
+    def holds(self, expression: str, event: Fact | None) -> bool:
+        return truth(expression, lambda name: self.value(name, event)) is True
 
-def read(literal: str) -> Any:
-    if literal.startswith("timestamp"):
-        return datetime.fromisoformat(literal[11:-2])
-    return json.loads(literal)
+    def value(self, name: str, event: Fact | None) -> Any:
+        """What a name in a guard stands for at the present point. Raises `Absent` where it has no value."""
+        root, rest = name.split(".", 1)
+        if root == "event":
+            if event is None:
+                raise Absent
+            return instant(event["occurred_at"]) if rest == "occurred_at" else look_up(event, rest)
+        if root == "measures":
+            return measure_of(self.document["measures"][rest], self.taken, self.at)
+        if root == "traits":
+            return look_up(traits_of([fact for fact in self.facts if point_of(fact) <= self.point]), rest)
+        if name == "journey.stage":
+            return self.stage
+        if name == "journey.entered_at":
+            if not self.steps:
+                raise Absent
+            return instant(self.entered_at)
+        stage = rest.removeprefix("visits.")
+        if stage not in self.keys:
+            raise Absent
+        return self.visits(stage)
+
+    def cause(self, rule: int | None) -> str:
+        if rule is None or "on" in self.rules[rule]:
+            return "touchpoint"
+        return "timer" if "after" in self.rules[rule] else "condition"
+
+    # -- the journey so far, beneath any pin ---------------------------------------------------------------------------
+
+    @property
+    def at(self) -> int:
+        at, _, _ = self.point
+        assert isinstance(at, int)
+        return at
+
+    @property
+    def stage(self) -> str:
+        return self.steps[-1].stage if self.steps else str(self.document["initial"])
+
+    @property
+    def entered_at(self) -> int:
+        return [step.at for step in self.steps if step.stay][-1]
+
+    def visits(self, stage: str) -> int:
+        return len([step for step in self.steps if step.visit and self.renamed(step) == stage])
+
+    def renamed(self, step: _Step) -> str:
+        """The stage of a step by the names of the present version."""
+        stage = step.stage
+        for _, _, document in self.versions[step.version + 1 : self.version + 1]:
+            if stage not in keys_of(document):
+                stage = document["rename"][stage]
+        return stage
+
+    # -- the definition in force ---------------------------------------------------------------------------------------
+
+    @property
+    def document(self) -> Document:
+        return self.versions[self.version][2]
+
+    @property
+    def number(self) -> int:
+        return self.versions[self.version][1]
+
+    @property
+    def rules(self) -> Sequence[Mapping[str, Any]]:
+        return self.document.get("rules", [])  # type: ignore[no-any-return]
+
+    @property
+    def conditions(self) -> list[int]:
+        return [place for place, rule in enumerate(self.rules) if "on" not in rule and "after" not in rule]
+
+    @property
+    def keys(self) -> list[str]:
+        return keys_of(self.document)
+
+    def rank(self, stage: str) -> int:
+        return self.keys.index(stage)
+
+    def between(self, origin: str, to: str) -> tuple[str, ...]:
+        return tuple(self.keys[self.rank(origin) + 1 : self.rank(to)])
+
+    def name_of_move(self, origin: str, to: str) -> str:
+        step = self.rank(to) - self.rank(origin)
+        return "reenter" if step == 0 else "back" if step < 0 else "advance" if step == 1 else "skip"
 
 
-def compare(left: Any, operator: str, right: Any) -> bool:
-    alike = kind(left) == kind(right)
-    if operator in ("==", "!="):
-        return (alike and left == right) == (operator == "==")
-    if not alike or kind(left) in ("null", "list", "dict"):
-        raise Absent
-    if kind(left) == "str":
-        left, right = left.encode(), right.encode()
-    return bool({"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[operator])
+def keys_of(document: Document) -> list[str]:
+    return [stage["key"] for stage in document["stages"]]
 
 
-def kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    return "number" if type(value) in (int, float) else type(value).__name__
+def by_whom(fact: Fact | None) -> tuple[str | None, str | None]:
+    return (None, None) if fact is None else (fact["id"], fact["source"])
+
+
+def point_of(fact: Fact) -> Point:
+    at, *rest = place_of(fact)
+    return at, FACT, tuple(rest)

@@ -12,8 +12,10 @@ from sqlalchemy import select
 from lifecycle_engine import schema
 from lifecycle_engine.engine.batch import Outcome, apply_batch
 from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.engine.horizon import Horizon
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.lifecycle.instants import format_instant
+from lifecycle_engine.log.database import DatabaseBacklog
 from lifecycle_engine.log.port import Delivery
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.history import Line, line_of
@@ -43,6 +45,11 @@ async def activate(database: Database, document: dict[str, Any]) -> None:
         now = await database.clock(connection)
         added = await add_version(connection, document["lifecycle"], json.dumps(document), "application/json", now)
         await activate_version(connection, added.key, added.version, now)
+
+
+def horizon(database: Database) -> Horizon:
+    """How far time may pass, where nothing is in the log that is not applied."""
+    return Horizon(database, DatabaseBacklog(database), LOG, 0)
 
 
 def message(id_: str, type_: str, at: int, customer_id: str = "c", **fields: Any) -> bytes:
@@ -87,7 +94,7 @@ async def lines(database: Database, customer_id: str = "c", kind: str = "custome
         select(
             table.customer, table.recorded_at, table.number, table.lifecycle, table.subject, table.at, table.stage,
             table.origin, table.move, table.skipped, table.cause, table.rule, table.touchpoint, table.source,
-            table.definition_version, table.reason, table.superseded_at,
+            table.definition_version, table.reason, table.phase, table.superseded_at,
         )
         .join(customer, customer.c.id == table.customer)
         .where(customer.c.kind == kind, customer.c.value == customer_id)

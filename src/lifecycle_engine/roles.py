@@ -29,17 +29,19 @@ from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
 from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.engine.horizon import Horizon
+from lifecycle_engine.engine.timers import Timers
 from lifecycle_engine.engine.worker import Worker
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
-from lifecycle_engine.log.database import DatabaseAppender, DatabaseReader
-from lifecycle_engine.log.kafka import KafkaAppender, KafkaReader
-from lifecycle_engine.log.port import Appender, Positions, Reader
+from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
+from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
+from lifecycle_engine.log.port import Appender, Backlog, Positions, Reader
 from lifecycle_engine.schema import SchemaError, check_schema
 from lifecycle_engine.settings import Settings, host_and_port
 from lifecycle_engine.store.database import Database, is_transient
 
-ROLES = ("api", "worker")
+ROLES = ("api", "worker", "timers")
 """Every role there is; a process runs all of them, or those that it is told to."""
 
 QUESTION = 5.0
@@ -48,6 +50,9 @@ PATIENCE = 7.0
 """Seconds from a signal until what is not done is cancelled."""
 SHUTDOWN = 9.5
 """Seconds from a signal to the end, whatever still hangs."""
+
+KAFKA_MARGIN = 1_000_000
+"""Microseconds that timers keep behind the clock, for what a broker has stamped and nobody can read yet."""
 
 logger = logging.getLogger("lifecycle_engine")
 
@@ -145,8 +150,10 @@ class _Service:
         self._engine_database = (
             self._database
             if self._database.is_sqlite
-            else Database(settings.database_url, pool_size=settings.worker_lanes + 3, by_key_only=True)
+            else Database(settings.database_url, pool_size=settings.worker_lanes + 5, by_key_only=True)
         )
+        self._loaded: Definitions | None = None
+        self._horizons: Horizon | None = None
 
     async def check(self, stop: asyncio.Event) -> None:
         """Waits until the database answers, and sees to it that its schema is the one of this program."""
@@ -176,6 +183,10 @@ class _Service:
             worker, catch_up = self._worker(appended)
             checks["worker"] = worker.ready
             runners += [worker, catch_up]
+        if "timers" in self._roles:
+            timers = self._timers()
+            checks["timers"] = timers.ready
+            runners.append(timers)
         if "api" in self._roles:
             runners.append(await self._api(appended, checks))
         elif address := self._settings.health_listen:
@@ -185,15 +196,42 @@ class _Service:
         return runners
 
     async def close(self) -> None:
+        if self._horizons is not None:
+            await self._horizons.stop()
         await self._engine_database.close()
         await self._database.close()
 
     def _worker(self, appended: asyncio.Event) -> tuple[Worker, CatchUp]:
-        definitions = Definitions(self._engine_database, Cel())
-        settings = self._settings
-        worker = Worker(self._engine_database, definitions, _log_name(settings))
+        definitions, quiet = self._definitions(), self._quiet
+        worker = Worker(self._engine_database, definitions, _log_name(self._settings), quiet)
         worker.reader = self._reader(worker.positions, appended)
-        return worker, CatchUp(self._engine_database, definitions)
+        return worker, CatchUp(self._engine_database, definitions, self._horizon(), quiet)
+
+    def _timers(self) -> Timers:
+        return Timers(self._engine_database, self._definitions(), self._horizon(), self._quiet)
+
+    @property
+    def _quiet(self) -> int:
+        return self._settings.quiet_seconds * 1_000_000
+
+    def _definitions(self) -> Definitions:
+        if self._loaded is None:
+            self._loaded = Definitions(self._engine_database, Cel())
+        return self._loaded
+
+    def _horizon(self) -> Horizon:
+        """How far time may pass; one for the process."""
+        if self._horizons is None:
+            settings, margin = self._settings, 0
+            backlog: Backlog = DatabaseBacklog(self._engine_database)
+            if settings.kafka_bootstrap_servers:
+                # Kafka stamps a record before anyone can read it, by another machine's clock.
+                margin = KAFKA_MARGIN
+                backlog = KafkaBacklog(
+                    settings.kafka_bootstrap_servers, settings.kafka_topic, partitions=settings.kafka_partitions
+                )
+            self._horizons = Horizon(self._engine_database, backlog, _log_name(settings), margin)
+        return self._horizons
 
     def _reader(self, positions: Positions, appended: asyncio.Event) -> Reader:
         settings = self._settings

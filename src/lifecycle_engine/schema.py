@@ -12,7 +12,14 @@ from sqlalchemy import Connection
 
 from lifecycle_engine.catalog.builtin import builtin_documents
 from lifecycle_engine.store.database import Database
-from lifecycle_engine.store.lifecycles import activate_version, add_version, definition_number, versions
+from lifecycle_engine.store.lifecycles import (
+    activate_version,
+    add_version,
+    definition_number,
+    find_summary,
+    lock_definitions,
+    summaries,
+)
 
 FIRST_LIFECYCLE = "five-stages"
 """The built-in lifecycle that is active on a first start."""
@@ -23,16 +30,21 @@ class SchemaError(Exception):
 
 
 async def migrate(database: Database) -> None:
-    """Runs the missing migrations; a database that has seen no lifecycle yet gets the first one, active."""
+    """Runs the missing migrations; adds the built-in lifecycles whose keys nobody has used, to be activated at will.
+
+    On a first start, when the database has seen no lifecycle yet, the first one becomes active.
+    """
     async with database.transaction() as connection:
         await connection.run_sync(upgrade)
     async with database.transaction() as connection:
-        if await versions(connection) or await definition_number(connection):
-            return
+        await lock_definitions(connection)
+        is_first_start = not await summaries(connection, "", 1) and not await definition_number(connection)
         now = await database.clock(connection)
-        document = builtin_documents()[FIRST_LIFECYCLE]
-        added = await add_version(connection, FIRST_LIFECYCLE, document, "application/yaml", now)
-        await activate_version(connection, added.key, added.version, now)
+        for key, document in builtin_documents().items():
+            if await find_summary(connection, key) is None:
+                await add_version(connection, key, document, "application/yaml", now)
+        if is_first_start:
+            await activate_version(connection, FIRST_LIFECYCLE, 1, now)
 
 
 async def check_schema(database: Database) -> None:

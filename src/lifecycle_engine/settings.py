@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="a first key with every scope")
     worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
     future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
+    quiet_seconds: int = Field(
+        5,
+        ge=0,
+        le=86_400,
+        description="how long a customer is quiet before a timer fires that was late when it was set",
+    )
 
     @field_validator("database_url")
     @classmethod

@@ -1,8 +1,9 @@
-"""The logs that the contract is held against: each gives appenders and readers, and breaks in the ways that it can."""
+"""The logs that the contract is held against: each gives what a process needs, and breaks in the ways that it can."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,9 +13,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from sqlalchemy import delete
 
-from lifecycle_engine.log.database import DatabaseAppender, DatabaseReader
-from lifecycle_engine.log.kafka import KafkaAppender, KafkaReader
-from lifecycle_engine.log.port import Appender, Delivery, LogUnavailableError, Positions, Reader, Record
+from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
+from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
+from lifecycle_engine.log.port import Appender, Backlog, Delivery, LogUnavailableError, Positions, Reader, Record
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import log_record, metadata
 
@@ -42,8 +43,15 @@ class Log(ABC):
     def new_reader(self, positions: Positions, **options: Any) -> Reader: ...
 
     @abstractmethod
+    def new_backlog(self) -> Backlog: ...
+
+    @abstractmethod
     async def remove_before(self, position: int) -> None:
         """Loses the records of all partitions before a position, as retention would."""
+
+    async def clock(self) -> int:
+        """What the log stamps records by, as nearly as it can be read; microseconds since the epoch."""
+        return time.time_ns() // 1000
 
     @asynccontextmanager
     async def appender(self, **limits: Any) -> AsyncIterator[Appender]:
@@ -64,6 +72,14 @@ class Log(ABC):
             yield reader
         finally:
             await reader.stop()
+
+    @asynccontextmanager
+    async def backlog(self) -> AsyncIterator[Backlog]:
+        backlog = self.new_backlog()
+        try:
+            yield backlog
+        finally:
+            await backlog.stop()
 
     async def close(self) -> None:
         """Lets go of what is shared by the processes."""
@@ -93,6 +109,13 @@ class DatabaseLog(Log):
     def new_reader(self, positions: Positions, **options: Any) -> Reader:
         return DatabaseReader(self.database(), positions, self._appended, **options)
 
+    def new_backlog(self) -> DatabaseBacklog:
+        return DatabaseBacklog(self.database())
+
+    async def clock(self) -> int:
+        async with self._databases[0].transaction() as connection:
+            return await self._databases[0].clock(connection)
+
     async def remove_before(self, position: int) -> None:
         async with self.database().transaction() as connection:
             await connection.execute(delete(log_record).where(log_record.c.position < position))
@@ -114,6 +137,9 @@ class KafkaLog(Log):
     def new_reader(self, positions: Positions, **options: Any) -> KafkaReader:
         options = {"partitions": self.partitions, "session_timeout": 6.0, **options}
         return KafkaReader(self.bootstrap_servers, self.topic, f"group-{self.topic}", positions, **options)
+
+    def new_backlog(self) -> KafkaBacklog:
+        return KafkaBacklog(self.bootstrap_servers, self.topic, partitions=self.partitions)
 
     async def remove_before(self, position: int) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)

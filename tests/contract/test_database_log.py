@@ -15,6 +15,11 @@ from lifecycle_engine.store.tables import log_record
 from tests.contract.logs import DatabaseLog, Stored, append, by_key, by_key_as_sent, drain, nothing_more, records, until
 from tools.services import Postgres, free_port
 
+LOCKS = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_locks.database = pg_database.oid "
+    "AND datname = current_database()"
+)
+
 
 @pytest.fixture
 async def log(postgres_url: str) -> AsyncIterator[DatabaseLog]:
@@ -69,6 +74,42 @@ async def test_an_append_that_waits_behind_a_lock_is_told_within_five_seconds(lo
     # What was unknown may be there; what was refused is not.
     unknown = sum(outcome == [False] for outcome in outcomes)
     assert 10 <= len(got) <= 10 + unknown
+
+
+async def test_what_is_stamped_and_not_committed_is_waited_for(log: DatabaseLog) -> None:
+    async with log.appender() as appender, log.backlog() as backlog, log.database().engine.connect() as holder:
+        await holder.execute(text("LOCK TABLE log_record IN EXCLUSIVE MODE"))  # who reads passes, who inserts waits
+        appending = asyncio.create_task(appender.append(records(1)))
+
+        async def stamped() -> bool:
+            return bool((await holder.execute(text(f"{LOCKS} WHERE locktype = 'relation' AND NOT granted"))).scalar())
+
+        await until(stamped)
+        clock = await log.clock()
+        asking = asyncio.create_task(backlog.oldest({}))
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+        await holder.rollback()
+        assert await appending == [True]
+        oldest = await asking
+        assert oldest is not None
+        assert oldest < clock
+
+
+async def test_whoever_asks_for_the_backlog_holds_nobody_up(log: DatabaseLog) -> None:
+    """The appenders' lock is let go of at once, and a question that got no answer leaves nothing behind."""
+    async with log.appender() as appender, log.backlog() as backlog, log.database().engine.connect() as holder:
+        await holder.execute(text("LOCK TABLE log_record IN ACCESS EXCLUSIVE MODE"))
+        began = time.perf_counter()
+        asking = asyncio.create_task(backlog.oldest({}))
+        await asyncio.sleep(0.5)
+        assert (await holder.execute(text(f"{LOCKS} WHERE locktype = 'advisory'"))).scalar() == 0
+        with pytest.raises(LogUnavailableError):
+            await asking
+        assert time.perf_counter() - began < 5
+        await holder.rollback()
+        assert await appender.append(records(1)) == [True]
+        assert await backlog.oldest({}) is not None
 
 
 async def test_what_lies_well_behind_is_removed_and_the_end_is_kept(sqlite_url: str) -> None:
@@ -135,7 +176,7 @@ async def test_a_server_that_is_killed_costs_nothing_that_was_acknowledged(serve
         while True:
             values.extend(delivery.value for delivery in await reader.read(0, 500, 0.2))
 
-    async with log.appender() as appender, log.reader(Stored()) as reader:
+    async with log.appender() as appender, log.reader(Stored()) as reader, log.backlog() as backlog:
         reading = asyncio.create_task(read())
         posting = [asyncio.create_task(post(task)) for task in range(10)]
         await asyncio.sleep(1)
@@ -144,9 +185,14 @@ async def test_a_server_that_is_killed_costs_nothing_that_was_acknowledged(serve
         await loop.run_in_executor(None, server.kill)
         await asyncio.sleep(2)
         assert not await appender.ready()
+        began = time.perf_counter()
+        with pytest.raises(LogUnavailableError):
+            await backlog.oldest({})
+        assert time.perf_counter() - began < 5
         await loop.run_in_executor(None, server.start)
         await until(appender.ready)
         await until(more)
+        assert await backlog.oldest({}) is not None
         stop.set()
         await asyncio.gather(*posting)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from lifecycle_engine.log.kafka.backlog import _LOOK_MS
 from lifecycle_engine.log.port import Delivery, LogStalledError, LogUnavailableError, Reader, Record
 from tests.contract.logs import KafkaLog, Stored, append, by_key, by_key_as_sent, drain, nothing_more, records, until
 from tools.services import Kafka, KafkaCluster, free_port
@@ -365,3 +366,109 @@ async def test_the_committed_offsets_follow_for_lag_figures(log: KafkaLog) -> No
             await until(committed, 10)
         finally:
             await consumer.stop()
+
+
+async def test_marks_of_transactions_are_no_backlog(log: KafkaLog) -> None:
+    async with log.backlog() as backlog:
+        producer = AIOKafkaProducer(bootstrap_servers=log.bootstrap_servers, transactional_id=log.topic)
+        await producer.start()
+        try:
+            for how in (producer.commit_transaction, producer.abort_transaction):
+                await producer.begin_transaction()
+                sent = await producer.send_and_wait(log.topic, b"", partition=1)
+                await how()
+                # The reader hands out what was aborted, too.
+                assert await backlog.oldest({1: sent.offset}) == sent.timestamp * 1000
+                assert await backlog.oldest({1: sent.offset + 1}) is None
+                began = time.perf_counter()
+                for _ in range(50):
+                    assert await backlog.oldest({1: sent.offset + 1}) is None
+                assert (time.perf_counter() - began) / 50 < _LOOK_MS / 1000  # it is known, and no more looked at
+            await producer.begin_transaction()
+            last = await producer.send_and_wait(log.topic, b"", partition=1)
+            assert await backlog.oldest({1: sent.offset + 1}) == last.timestamp * 1000
+            await producer.abort_transaction()
+        finally:
+            await producer.stop()
+
+
+@pytest.mark.parametrize("topic", [1], indirect=True)
+async def test_what_retention_has_removed_is_no_backlog(log: KafkaLog) -> None:
+    log.partitions = 1
+    async with log.appender() as appender, log.backlog() as backlog:
+        await append(appender, records(50))
+        assert await backlog.oldest({}) is not None
+        await log.remove_before(50)
+        assert await backlog.oldest({}) is None
+        assert await backlog.oldest({0: 20}) is None
+        await append(appender, records(1))
+        assert await backlog.oldest({0: 20}) == await backlog.oldest({0: 50}) is not None
+        assert await backlog.oldest({0: 51}) is None
+
+
+async def test_records_in_a_new_partition_are_seen_at_once(log: KafkaLog) -> None:
+    async with log.backlog() as backlog:
+        assert await backlog.oldest({}) is None
+        admin = AIOKafkaAdminClient(bootstrap_servers=log.bootstrap_servers)
+        await admin.start()
+        try:
+            await admin.create_partitions({log.topic: NewPartitions(6)})
+        finally:
+            await admin.close()
+        async with AIOKafkaProducer(bootstrap_servers=log.bootstrap_servers) as producer:
+            sent = await producer.send_and_wait(log.topic, b"", partition=5)
+        assert await backlog.oldest({}) == sent.timestamp * 1000
+        assert await backlog.oldest({5: sent.offset + 1}) is None
+
+
+async def test_large_batches_in_many_partitions_are_seen_in_one_question(log: KafkaLog) -> None:
+    noise = random.Random(5)
+    async with log.appender() as appender, log.backlog() as backlog, log.reader(Stored()) as reader:
+        await append(appender, [Record(b"%d" % n, noise.randbytes(700_000)) for n in range(20)])
+        got = await drain(reader, 20)
+        firsts = {delivery.partition: delivery.appended_at for delivery in reversed(got)}
+        assert len(firsts) == 4
+        assert await backlog.oldest({}) == min(firsts.values())
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_backlog_that_is_not_told_is_out_of_reach_until_the_broker_is_back(broker: Kafka, how: str) -> None:
+    log = KafkaLog(broker.bootstrap_servers, how)
+    async with log.appender() as appender:
+        await append(appender, records(10))
+    async with log.backlog() as backlog, log.backlog() as stranger, log.backlog() as stopped:
+        oldest = await backlog.oldest({})
+        assert oldest is not None
+        assert await stopped.oldest({}) == oldest
+        process = process_at(broker.bootstrap_servers)
+        await in_thread(broker.kill if how == "killed" else process.suspend)
+        try:
+            for asked in (backlog, backlog, stranger):
+                began = time.perf_counter()
+                with pytest.raises(LogUnavailableError):
+                    await asked.oldest({})
+                assert time.perf_counter() - began < 5
+            began = time.perf_counter()
+            await stopped.stop()
+            assert time.perf_counter() - began < 5
+        finally:
+            await in_thread(broker.start if how == "killed" else process.resume)
+
+        async def is_told() -> bool:
+            try:
+                return await backlog.oldest({}) == await stranger.oldest({}) == oldest
+            except LogUnavailableError:
+                return False
+
+        await until(is_told, 20)
+
+
+async def test_a_backlog_whose_consumer_brings_nothing_gets_another(log: KafkaLog) -> None:
+    async with log.appender() as appender, log.backlog() as backlog:
+        await append(appender, records(10))
+        oldest = await backlog.oldest({})
+        assert oldest is not None
+        backlog._consumer._fetcher._fetch_task.cancel()  # type: ignore[attr-defined]
+        with pytest.raises(LogUnavailableError):
+            await backlog.oldest({})
+        assert await backlog.oldest({}) == oldest

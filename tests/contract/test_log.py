@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from lifecycle_engine.log.message import MAX_MESSAGE_BYTES
 from lifecycle_engine.log.port import Delivery, LogUnavailableError, LostRecordsError, Record
 from tests.contract.logs import (
-    DatabaseLog,
     KafkaLog,
     Log,
     Stored,
@@ -24,20 +22,6 @@ from tests.contract.logs import (
     records,
     until,
 )
-from tools.services import KafkaCluster
-
-
-@pytest.fixture(params=["sqlite", "postgresql", "kafka"])
-async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
-    opened: Log
-    if request.param == "kafka":
-        kafka: KafkaCluster = request.getfixturevalue("kafka")
-        opened = KafkaLog(kafka.bootstrap_servers, request.getfixturevalue("topic"))
-    else:
-        url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
-        opened = await DatabaseLog(url).open()
-    yield opened
-    await opened.close()
 
 
 async def test_records_come_back_as_they_were_in_the_order_of_their_key(log: Log) -> None:

@@ -23,7 +23,7 @@ from lifecycle_engine.store.customers import Identity, find_customer
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.positions import PositionMovedError, read_positions
 from lifecycle_engine.store.tables import conflict, dead_letter, touchpoint
-from tests.record import LOG, Feed, activate, changes, deliveries, lines, message, record
+from tests.record import LOG, Feed, activate, changes, deliveries, horizon, lines, message, record
 
 DAY = 86_400_000_000
 START = 1_767_225_600_000_000
@@ -285,7 +285,7 @@ async def test_an_activated_lifecycle_is_applied_to_the_history_that_is_there(ur
         # One customer is met by new facts before the work in the background reaches it.
         await feed.apply(*messages[60:70])
         stop = asyncio.Event()
-        catching_up = CatchUp(database, Definitions(database, Cel()))
+        catching_up = CatchUp(database, Definitions(database, Cel()), horizon(database))
         running = asyncio.create_task(catching_up.run(stop))
         await asyncio.wait_for(catching_up.finished.wait(), 30)
         stop.set()

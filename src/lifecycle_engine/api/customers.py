@@ -14,11 +14,12 @@ from lifecycle_engine.api.paths import CustomerValue
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, Kind
+from lifecycle_engine.engine.refold import folded
 from lifecycle_engine.lifecycle.definitions import Definition
-from lifecycle_engine.lifecycle.fold import fold
+from lifecycle_engine.lifecycle.fold import fold, next_timer
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.journeys import CustomerState, JourneyState
-from lifecycle_engine.lifecycle.touchpoints import Place, Touchpoint
+from lifecycle_engine.lifecycle.touchpoints import Place
 from lifecycle_engine.log.message import decode_body
 from lifecycle_engine.store.aggregates import LATEST, Aggregate, find_aggregate
 from lifecycle_engine.store.answers.facts import StoredTouchpoint, newest_touchpoints
@@ -49,6 +50,15 @@ class IdentityAnswer(BaseModel):
     value: str = Field(examples=["42"])
 
 
+class NextTimer(BaseModel):
+    """The timer of a journey that is due next."""
+
+    rule: int = Field(description="The place of its rule in the definition, from 0.", examples=[5])
+    to: str = Field(description="The stage that it aims at.", examples=["consideration"])
+    due_at: Instant = Field(description="When it fires, unless a touchpoint starts its clock anew.")
+    warn_at: Instant | None = Field(description="From when on it is announced; null where it is not.")
+
+
 class Journey(BaseModel):
     """A customer's passage through one lifecycle, for one subject, as it stands."""
 
@@ -62,7 +72,7 @@ class Journey(BaseModel):
         description="The definition's figures; null where there is no value yet, or one beyond a double.",
         examples=[{"purchases": 2, "spend": 60.5}],
     )
-    next_timer: None = Field(None, description="Timers are not there yet.")
+    next_timer: NextTimer | None = Field(description="What will move the journey unless something happens before.")
     definition_version: int = Field(examples=[1])
 
 
@@ -125,22 +135,24 @@ async def get_customer(
     for lifecycle, subjects in sorted(state.journeys.items()):
         for subject, journey in sorted(subjects.items(), key=lambda item: item[0] or ""):
             definition = await services.definitions.version(lifecycle, journey.definition_version)
+            current = journey.current
             journeys.append(
                 Journey(
                     lifecycle=lifecycle,
                     subject=subject,
-                    stage=journey.stage,
-                    entered_at=journey.entered_at,
-                    previous_stage=journey.previous_stage,
+                    stage=current.stage,
+                    entered_at=current.entered_at,
+                    previous_stage=current.previous_stage,
                     sequence=overview.sequences.get(lifecycle, {}).get(subject, 0),
-                    measures=_figures(definition, journey),
+                    measures=_figures(definition, journey, services.clock()),
+                    next_timer=_next_timer(definition, journey),
                     definition_version=journey.definition_version,
                 )
             )
     return Customer(
         customer_id=customer_id_of(aggregate.identity),
         identities=[IdentityAnswer(**one._asdict()) for one in aggregate.identities],
-        traits={},
+        traits=state.traits,
         first_touchpoint_at=overview.first_touchpoint_at,
         last_touchpoint_at=overview.last_touchpoint_at,
         journeys=journeys,
@@ -194,29 +206,27 @@ def _accepted(stored: StoredTouchpoint) -> AcceptedTouchpoint:
     )
 
 
-def _figures(definition: Definition, journey: JourneyState) -> dict[str, Any]:
+def _figures(definition: Definition, journey: JourneyState, now: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for measure, total in zip(definition.measures, journey.totals, strict=True):
-        value = measure.read(total)
+        value = measure.read(total if measure.within is None else measure.let_go(total, now))
         if value is not None and measure.path == ("occurred_at",):
             value = format_instant(value)
         figures[measure.name] = None if isinstance(value, float) and not math.isfinite(value) else value
     return figures
 
 
+def _next_timer(definition: Definition, journey: JourneyState) -> NextTimer | None:
+    found = next_timer(definition, journey)
+    if found is None:
+        return None
+    rule, timer, due = found
+    return NextTimer(rule=rule.index, to=rule.to, due_at=due, warn_at=None if timer.warn is None else due - timer.warn)
+
+
 async def _folded(services: Services, aggregate: Aggregate) -> CustomerState:
-    """The state that the customer's touchpoints make, where the stored one cannot be read."""
-    names = dict(zip(aggregate.members, aggregate.identities, strict=True))
+    """The state that the customer's facts make, where the stored one cannot be read."""
     definitions = await services.definitions.reload()
     async with services.database.transaction() as connection:
         facts = await facts_from(connection, [(member, -LATEST) for member in aggregate.members])
-    touchpoints = []
-    for fact in sorted(facts, key=lambda one: one.place):
-        properties, context = decode_body(fact.body)
-        customer_id = customer_id_of(names[fact.customer])
-        touchpoints.append(
-            Touchpoint(
-                fact.id, fact.source, fact.type, fact.occurred_at, customer_id, fact.anonymous_id, properties, context
-            )
-        )
-    return fold(definitions.active, touchpoints)
+    return fold(definitions.active, folded(facts))

@@ -5,18 +5,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lifecycle_engine.catalog.documents import read_document
-from lifecycle_engine.lifecycle.definitions import ActiveDefinition, Definition, compile_definition
+from lifecycle_engine.lifecycle.definitions import BEGINNING, ActiveDefinition, Definition, Timeline, compile_definition
 from lifecycle_engine.lifecycle.guards import GuardLanguage
 from lifecycle_engine.store.database import Database
-from lifecycle_engine.store.lifecycles import Version, active_versions, definition_number, find_version
+from lifecycle_engine.store.lifecycles import (
+    Switch,
+    Version,
+    definition_number,
+    find_version,
+    in_force,
+    switches,
+)
 
 
 class DefinitionSet(NamedTuple):
-    """The active lifecycles under the number of this set; `activated_in` tells since which set each is active."""
+    """The active lifecycles under the number of this set.
+
+    `activated_in` tells since which set each is active. `instants` are those at which a version took effect, or will
+    (microseconds since the epoch, UTC).
+    """
 
     number: int
-    active: dict[str, ActiveDefinition]
+    active: dict[str, Timeline]
     activated_in: dict[str, int]
+    instants: tuple[int, ...]
 
 
 class DefinitionSetMovedError(Exception):
@@ -40,10 +52,25 @@ class Definitions:
         """Reads the active set from the database."""
         async with self._database.transaction() as connection:
             number = await definition_number(connection)
-            versions = await active_versions(connection)
-        active = {version.key: ActiveDefinition(version.version, self._compile(version)) for version in versions}
-        activated_in = {version.key: version.activated_in or 0 for version in versions}
-        self._loaded = DefinitionSet(number, active, activated_in)
+            made = await switches(connection)
+        by_key: dict[str, list[Switch]] = {}
+        for switch in made:
+            by_key.setdefault(switch.key, []).append(switch)
+        active: dict[str, Timeline] = {}
+        for key, of_lifecycle in by_key.items():
+            active[key] = tuple(
+                [
+                    ActiveDefinition(
+                        switch.version,
+                        await self.version(key, switch.version),
+                        BEGINNING if switch.since is None else switch.since,
+                    )
+                    for switch in in_force(of_lifecycle)
+                ]
+            )
+        instants = tuple(switch.activated_at if switch.since is None else switch.since for switch in made)
+        activated_in = {key: of_lifecycle[0].number for key, of_lifecycle in by_key.items()}
+        self._loaded = DefinitionSet(number, active, activated_in, instants)
         return self._loaded
 
     async def version(self, key: str, version: int) -> Definition:

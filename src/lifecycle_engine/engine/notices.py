@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lifecycle_engine.engine.announcements import Announcement
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.journeys import Event
 from lifecycle_engine.store.changes import ChangeRow
@@ -61,6 +62,34 @@ def history_corrected(
     )
 
 
+def stage_expiring(
+    customer: CustomerRow, announcement: Announcement, recorded_at: int, *, muted: bool, withdrawn: bool = False
+) -> ChangeRow:
+    """A timer will move the journey unless something happens; or, `withdrawn`, it was announced and will not."""
+    lifecycle, subject, rule, told = announcement
+    body = {
+        **_whose(customer, lifecycle, subject),
+        "stage": told.stage,
+        "to": told.to,
+        "due_at": format_instant(told.due),
+        "withdrawn": withdrawn,
+        "rule": rule,
+        "definition_version": told.version,
+        "recorded_at": _recorded_at(recorded_at),
+    }
+    return ChangeRow(customer.id, "stage.expiring", lifecycle, subject, None, muted, recorded_at, _encode(body))
+
+
+def customer_merged(merged: CustomerRow, into: CustomerRow, recorded_at: int, *, muted: bool) -> ChangeRow:
+    """Who had been a customer now belongs to another one; its history goes on as theirs."""
+    body = {
+        into.identity.kind: into.identity.value,
+        "merged": {"kind": merged.identity.kind, "value": merged.identity.value},
+        "recorded_at": format_instant(recorded_at),
+    }
+    return ChangeRow(into.id, "customer.merged", None, None, None, muted, recorded_at, _encode(body))
+
+
 def cause_of(event: Event) -> dict[str, Any]:
     """Why a line is there, as every answer shows it."""
     return {
@@ -73,7 +102,11 @@ def cause_of(event: Event) -> dict[str, Any]:
 
 
 def _who(customer: CustomerRow, event: Event) -> dict[str, Any]:
-    return {customer.identity.kind: customer.identity.value, "lifecycle": event.lifecycle, "subject": event.subject}
+    return _whose(customer, event.lifecycle, event.subject)
+
+
+def _whose(customer: CustomerRow, lifecycle: str, subject: str | None) -> dict[str, Any]:
+    return {customer.identity.kind: customer.identity.value, "lifecycle": lifecycle, "subject": subject}
 
 
 def _stay(event: Event) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Late facts: the customer is folded again from the nearest checkpoint, and what differs is corrected.
 
-The same serves a customer whose state is behind the active definitions; there the fold begins at the beginning.
+The same serves a customer whose state is behind the active definitions, and one to whom other identities now belong;
+there the fold begins at the beginning.
 """
 
 from __future__ import annotations
@@ -13,14 +14,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.lifecycle.fold import Definitions, fold
 from lifecycle_engine.lifecycle.journeys import UNKNOWN, CustomerState, Event
-from lifecycle_engine.lifecycle.touchpoints import Place, Touchpoint
+from lifecycle_engine.lifecycle.touchpoints import Place, Touchpoint, is_folded
 from lifecycle_engine.log.message import decode_body
 from lifecycle_engine.store.checkpoints import drop_checkpoints, nearest_checkpoints
 from lifecycle_engine.store.customers import CustomerRow
 from lifecycle_engine.store.history import Line, visible_lines
+from lifecycle_engine.store.ownership import owned_by
 from lifecycle_engine.store.touchpoints import StoredFact, facts_from
 
-_BEGINNING = Place(-(1 << 62), "", "")
+BEGINNING = Place(-(1 << 62), "", "")
+END = Place(1 << 62, "", "")
+
+
+class Again(NamedTuple):
+    """A customer to be folded again: from before `first` on (None: from the beginning), up to and at `upto`.
+
+    `owns` tells whether it is a customer of its own; one that belongs to somebody has no history.
+    """
+
+    customer: CustomerRow
+    first: Place | None
+    upto: Place
+    owns: bool = True
 
 
 class Refold(NamedTuple):
@@ -31,7 +46,9 @@ class Refold(NamedTuple):
     state: CustomerState
     superseded: list[Line]
     added: list[Event]
+    events: list[Event]
     checkpoints: list[CustomerState]
+    openings: list[Event]
 
     def stage_before(self, lifecycle: str, subject: str | None) -> str | None:
         """The journey's current stage before this."""
@@ -39,77 +56,94 @@ class Refold(NamedTuple):
             if (event.lifecycle, event.subject) == (lifecycle, subject):
                 return event.stage
         journey = self.base.journey(lifecycle, subject)
-        return journey.stage if journey else None
+        return journey.current.stage if journey else None
 
-
-async def refold(
-    connection: AsyncConnection,
-    definitions: Definitions,
-    late: Sequence[tuple[CustomerRow, Place | None, Place]],
-) -> dict[int, Refold]:
-    """Folds each (customer, place of its first late fact, place to stop at) again; the facts are stored already.
-
-    A first place of None means from the beginning. Checkpoints that this makes untrue are forgotten.
-    """
-    near = [(customer.id, first) for customer, first, _ in late if first is not None]
-    bases = await nearest_checkpoints(connection, near)
-    starts = [(customer.id, (bases.get(customer.id, UNKNOWN).place or _BEGINNING)) for customer, _, _ in late]
-    instants = [(id_, place.occurred_at) for id_, place in starts]
-    facts = _grouped(await facts_from(connection, instants))
-    lines: dict[int, list[Line]] = defaultdict(list)
-    for line in await visible_lines(connection, instants):
-        lines[line.customer].append(line)
-    await drop_checkpoints(connection, starts)
-    begin = dict(starts)
-    return {
-        customer.id: _refold(
-            definitions,
-            customer,
-            bases.get(customer.id, UNKNOWN),
-            sorted(
-                (fact for fact in facts[customer.id] if begin[customer.id] < fact.place <= upto),
-                key=lambda fact: fact.place,
-            ),
-            [line for line in lines[customer.id] if place_of(line.event) > begin[customer.id]],
+    def opening(self, lifecycle: str, subject: str | None) -> Event:
+        """The line that opened the journey's current stay."""
+        return next(
+            event
+            for event in reversed(self.openings)
+            if event.is_stay and (event.lifecycle, event.subject) == (lifecycle, subject)
         )
-        for customer, _, upto in late
+
+
+async def refold(connection: AsyncConnection, definitions: Definitions, again: Sequence[Again]) -> dict[int, Refold]:
+    """Folds customers again, with all that now belongs to them; the facts are stored already.
+
+    Checkpoints that this makes untrue are forgotten.
+    """
+    near = [(one.customer.id, one.first) for one in again if one.first is not None]
+    found = await nearest_checkpoints(connection, near)
+    bases = {one.customer.id: found.get(one.customer.id, UNKNOWN) for one in again}
+    facts = await _facts_of(connection, [(one, _begin(bases[one.customer.id]).occurred_at) for one in again])
+    lines: dict[int, list[Line]] = defaultdict(list)
+    for line in await visible_lines(connection, [(id_, _since(base)) for id_, base in bases.items()]):
+        lines[line.customer].append(line)
+    await drop_checkpoints(connection, [(id_, _begin(base)) for id_, base in bases.items()])
+    return {
+        one.customer.id: _refold(
+            definitions, bases[one.customer.id], one.upto, facts[one.customer.id], lines[one.customer.id]
+        )
+        for one in again
     }
 
 
-def place_of(event: Event) -> Place:
-    """The place of the fact that caused a line."""
-    return Place(event.at, event.touchpoint or "", event.source or "")
+async def _facts_of(connection: AsyncConnection, starts: Sequence[tuple[Again, int]]) -> dict[int, list[StoredFact]]:
+    """The facts of each customer and of all that belongs to it, from an instant on, by the customer's row."""
+    since = {one.customer.id: instant for one, instant in starts if one.owns}
+    owners = {id_: id_ for id_ in since}
+    owners |= {member.id: member.owner for member in await owned_by(connection, since) if member.owner is not None}
+    facts: dict[int, list[StoredFact]] = defaultdict(list)
+    for fact in await facts_from(connection, [(member, since[owner]) for member, owner in owners.items()]):
+        facts[owners[fact.customer]].append(fact)
+    return facts
+
+
+def _begin(base: CustomerState) -> Place:
+    return base.place or BEGINNING
+
+
+def _since(base: CustomerState) -> int:
+    """From when on lines are read: those after the base, and those that opened what was current there."""
+    entered = (journey.current.entered_at for subjects in base.journeys.values() for journey in subjects.values())
+    return min((_begin(base).occurred_at, *entered))
 
 
 def _refold(
-    definitions: Definitions,
-    customer: CustomerRow,
-    base: CustomerState,
-    facts: Iterable[StoredFact],
-    lines: Sequence[Line],
+    definitions: Definitions, base: CustomerState, upto: Place, facts: Iterable[StoredFact], lines: Sequence[Line]
 ) -> Refold:
+    begin = _begin(base)
+    standing = sorted((line for line in lines if line.event.place > begin), key=lambda line: line.event.order)
+    opened = sorted((line.event for line in lines if line.event.place <= begin), key=lambda event: event.order)
+    # What was due had been worked through up to there, and has to be again.
+    until = standing[-1].event.at if upto == END and standing else upto.occurred_at
     events: dict[Event, None] = {}
     checkpoints: list[CustomerState] = []
     state = fold(
-        definitions, (_touchpoint(customer, fact) for fact in facts), base, events.setdefault, checkpoints.append
+        definitions,
+        folded(fact for fact in facts if begin < fact.place <= upto),
+        base,
+        events.setdefault,
+        checkpoints.append,
+        until=None if until == END.occurred_at else until,
     )
-    standing = {line.event for line in lines}
-    superseded = [line for line in lines if line.event not in events]
-    added = [event for event in events if event not in standing]
-    before = sorted((line.event for line in lines if line.event.is_stay), key=place_of)
-    return Refold(base, before, state, superseded, added, checkpoints)
-
-
-def _touchpoint(customer: CustomerRow, fact: StoredFact) -> Touchpoint:
-    properties, context = decode_body(fact.body)
-    customer_id = customer.identity.value if customer.identity.kind == "customer_id" else None
-    return Touchpoint(
-        fact.id, fact.source, fact.type, fact.occurred_at, customer_id, fact.anonymous_id, properties, context
+    stood = {line.event for line in standing}
+    return Refold(
+        base=base,
+        before=[line.event for line in standing if line.event.is_stay],
+        state=state,
+        superseded=[line for line in standing if line.event not in events],
+        added=[event for event in events if event not in stood],
+        events=list(events),
+        checkpoints=checkpoints,
+        openings=[*opened, *events],
     )
 
 
-def _grouped(facts: Iterable[StoredFact]) -> dict[int, list[StoredFact]]:
-    grouped: dict[int, list[StoredFact]] = defaultdict(list)
-    for fact in facts:
-        grouped[fact.customer].append(fact)
-    return grouped
+def folded(facts: Iterable[StoredFact]) -> list[Touchpoint]:
+    """Facts as the fold takes them, in its order; without those that decide only who belongs to whom."""
+    ordered = sorted((fact for fact in facts if is_folded(fact.type)), key=lambda fact: fact.place)
+    return [
+        Touchpoint(fact.id, fact.source, fact.type, fact.occurred_at, None, fact.anonymous_id, *decode_body(fact.body))
+        for fact in ordered
+    ]

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from lifecycle_engine.engine.batch import Outcome, apply_batch, set_aside
 from lifecycle_engine.engine.definitions import Definitions, DefinitionSetMovedError
+from lifecycle_engine.engine.work import QUIET
 from lifecycle_engine.log.port import Delivery, Reader
 from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.positions import PositionMovedError, read_positions
@@ -36,8 +37,9 @@ class Worker:
 
     name = "worker"
 
-    def __init__(self, database: Database, definitions: Definitions, log: str) -> None:
+    def __init__(self, database: Database, definitions: Definitions, log: str, quiet: int = QUIET) -> None:
         self._database = database
+        self._quiet = quiet
         self._definitions = definitions
         self._log = log
         self._begun: set[int] = set()
@@ -95,7 +97,7 @@ class Worker:
     async def _apply_once(self, deliveries: Sequence[Delivery]) -> Outcome:
         began = time.perf_counter()
         definitions = await self._definitions.current()
-        outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._begun)
+        outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._begun, self._quiet)
         await self._applied(deliveries)
         logger.debug("applied %s in %.1f ms", outcome, (time.perf_counter() - began) * 1e3)
         return outcome

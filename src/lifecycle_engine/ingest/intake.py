@@ -65,6 +65,13 @@ class Intake:
             read = _Unreadable(find_id(body), error)
         return (await self._take([read], source))[0]
 
+    async def take_entry(self, submission: Submission, source: str) -> Item:
+        """Takes an entry of a reserved type in, for a door that was made for it.
+
+        Raises LogUnavailableError when nothing was appended.
+        """
+        return (await self._take([submission], source, reserved=True))[0]
+
     async def take_array(self, body: bytes, source: str) -> list[Item]:
         """Takes a JSON array in; each item stands for itself.
 
@@ -81,9 +88,9 @@ class Intake:
             raise InvalidMessageError("too_large", f"the array has {len(read)} items; at most {MAX_ITEMS} are taken")
         return await self._take(read, source)
 
-    async def _take(self, read: Iterable[_Read], source: str) -> list[Item]:
+    async def _take(self, read: Iterable[_Read], source: str, *, reserved: bool = False) -> list[Item]:
         now = self._clock()
-        stamp = Stamp(source, now, now + self._future_skew)
+        stamp = Stamp(source, now, now + self._future_skew, reserved=reserved)
         items: list[Item] = []
         records: list[Record] = []
         appended: list[int] = []

@@ -6,16 +6,22 @@ types when an expression is compiled, and reaches nothing outside the values tha
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from cel_expr_python import cel
 
-from lifecycle_engine.lifecycle.guards import GuardError, Values, ValueType
+from lifecycle_engine.lifecycle.cel_errors import explained
+from lifecycle_engine.lifecycle.cel_tree import TreeReader
+from lifecycle_engine.lifecycle.expressions import Broken, Expression, Literal
+from lifecycle_engine.lifecycle.guards import GuardError, Values, ValueType, Verdict
 
 MAX_SOURCE_BYTES = 2048
 """The library itself accepts 20,000 nested negations; a guard that people read is far below this."""
+MAX_PATTERNS = 200
+"""Regular expressions that are tried before they are needed; the largest take a millisecond or two."""
 
 _TYPES = {
     ValueType.BOOL: cel.Type.BOOL,
@@ -35,27 +41,54 @@ _LOOP = re.compile(r"(?:all|exists|exists_one|map|filter)(?:\s|//[^\n]*\n)*\(")
 class CelGuard:
     """One compiled CEL expression."""
 
-    __slots__ = ("_evaluate", "source")
+    __slots__ = ("_compiler", "_evaluate", "_serialize", "errors", "source")
 
-    def __init__(self, source: str, expression: Any) -> None:
+    def __init__(self, source: str, expression: Any, compiler: CelCompiler) -> None:
         self.source = source
+        self.errors = 0
         self._evaluate = expression.eval
+        self._serialize = expression.serialize
+        self._compiler = compiler
 
     def holds(self, values: Values) -> bool:
         # An error comes back as a value whose content is a non-empty text, so only the very True counts;
         # a few (the iteration budget, text that is no UTF-8) are raised instead.
         try:
-            return self._evaluate(values).value() is True
+            value = self._evaluate(values).value()
         except (RuntimeError, ValueError):
-            return False
+            value = None
+        if value is True:
+            return True
+        if value is not False:
+            self.errors += 1
+        return False
+
+    def examine(self, values: Values) -> Verdict:
+        try:
+            value = self._evaluate(values).value()
+        except (RuntimeError, ValueError) as error:
+            value = str(error)
+        if isinstance(value, bool):
+            return Verdict(value)
+        return Verdict(False, _reason(str(value)))
+
+    def tree(self) -> Expression:
+        return self._compiler.read(self._serialize())
 
 
 class CelCompiler:
     """Compiles CEL over one set of declared names."""
 
     def __init__(self, names: Mapping[str, ValueType]) -> None:
+        self._names = names
         self._environment = cel.NewEnv(variables={name: _TYPES[type_] for name, type_ in names.items()})
+        self._nothing = self._environment.Activation({})
         self._compiled: dict[str, CelGuard] = {}
+        self._patterns = 0
+
+    @property
+    def errors(self) -> int:
+        return sum(guard.errors for guard in self._compiled.values())
 
     def compile(self, source: str) -> CelGuard:
         if guard := self._compiled.get(source):
@@ -73,15 +106,39 @@ class CelCompiler:
         try:
             expression = self._environment.compile(source)
         except (RuntimeError, ValueError) as error:
-            raise GuardError(_readable(str(error))) from None
+            raise explained(str(error), source, self._names) from None
         if (returned := expression.return_type()) != _BOOL:
             raise GuardError(f"an expression must say yes or no (bool); this one gives {returned.name().lower()}")
-        guard = self._compiled[source] = CelGuard(source, expression)
+        guard = self._compiled[source] = CelGuard(source, expression, self)
         return guard
 
     def bind(self, values: Mapping[str, Any]) -> Values:
         activation: Values = self._environment.Activation(values)
         return activation
+
+    def read(self, serialized: bytes) -> Expression:
+        """The tree of an expression that the library has written down."""
+        return TreeReader(serialized, self._names, self._constant, self._pattern).tree()
+
+    def _constant(self, serialized: bytes) -> Literal | Broken:
+        return self._evaluated(self._environment.deserialize(serialized))
+
+    def _pattern(self, pattern: str) -> Literal | Broken:
+        if self._patterns == MAX_PATTERNS:
+            return Literal(pattern)
+        self._patterns += 1
+        # What JSON writes is a text of CEL too.
+        tried = self._evaluated(self._environment.compile(f'"".matches({json.dumps(pattern, ensure_ascii=False)})'))
+        return tried if isinstance(tried, Broken) else Literal(pattern)
+
+    def _evaluated(self, expression: Any) -> Literal | Broken:
+        try:
+            result = expression.eval(self._nothing)
+        except (RuntimeError, ValueError) as error:
+            return Broken(_reason(str(error)))
+        if result.type() == cel.Type.ERROR:
+            return Broken(_reason(result.value()))
+        return Literal(result.plain_value())
 
 
 class Cel:
@@ -91,10 +148,6 @@ class Cel:
         return CelCompiler(names)
 
 
-def _readable(message: str) -> str:
-    """`INVALID_ARGUMENT: ERROR: <input>:1:6: undeclared …` without its envelope, with the column kept."""
-    found = re.search(r"<input>:(\d+):(\d+): ([^\n|]*)", message)
-    if not found:
-        return message.split("\n", 1)[0].strip()[:300]
-    text = found[3].replace(" (in container '')", "").strip()
-    return f"{text[:300]} (column {found[2]})"
+def _reason(message: str) -> str:
+    """`INVALID_ARGUMENT: divide by zero` without its code."""
+    return re.sub(r"^[A-Z_]+: ", "", message)[:200]

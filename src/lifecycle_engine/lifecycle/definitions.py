@@ -184,14 +184,18 @@ def compile_definition(document: Any, language: GuardLanguage) -> Definition:
 
     Raises DefinitionError with every problem found.
     """
-    return _Compilation(document, language).definition()
+    return Compilation(document, language).definition()
 
 
-class _Compilation:
+class Compilation:
     """One pass over a document; collects problems instead of stopping at the first."""
 
     def __init__(self, document: Any, language: GuardLanguage) -> None:
         self.problems: list[Problem] = []
+        self.ranks: Mapping[str, int] = {}
+        self.names: Mapping[str, ValueType] = {}
+        self.compiled: dict[str, list[tuple[str, Guard]]] = {}
+        """The guards of each list, with their places, whatever else is wrong."""
         self.document = document
         self.language = language
 
@@ -205,7 +209,7 @@ class _Compilation:
         )
         key = self.matching(document.get("lifecycle", ""), "/lifecycle", _KEY, "lower-case letters, digits, - and _")
         raw_stages = self.sequence(document.get("stages", []), "/stages", MAX_STAGES)
-        ranks = self.stage_keys(raw_stages)
+        ranks = self.ranks = self.stage_keys(raw_stages)
         if "stages" in document and not raw_stages:
             self.problem("/stages", "a lifecycle has at least one stage")
         initial = self.stage(document.get("initial", ""), "/initial", ranks) if "initial" in document else ""
@@ -214,6 +218,7 @@ class _Compilation:
         measures = tuple(self.measures(self.mapping(document.get("measures", {}), "/measures")))
         names = {**_EVENT_NAMES, **_JOURNEY_NAMES, **_TRAITS}
         names.update((f"measures.{measure.name}", measure.value_type) for measure in measures)
+        self.names = names
         compiler = self.language.compiler(names)
         stages: dict[str, Stage] = {}
         for index, raw in enumerate(raw_stages):
@@ -395,7 +400,12 @@ class _Compilation:
             try:
                 guards.append(compiler.compile(source))
             except GuardError as error:
-                self.problem(place, str(error))
+                hint = error.hint
+                if error.unknown is not None and f"{error.unknown}(" not in source:
+                    hint = self.name_meant(error.unknown, error.known)
+                self.problem(place, str(error), hint)
+            else:
+                self.compiled.setdefault(pointer, []).append((place, guards[-1]))
         return tuple(guards)
 
     def labels(self, raw: Any, pointer: str) -> Mapping[str, str]:
@@ -415,8 +425,25 @@ class _Compilation:
 
     def meant(self, word: str, choices: Sequence[str]) -> str | None:
         # Looking for what was meant takes longer than everything else here.
-        close = difflib.get_close_matches(word[:64], choices, 1) if len(self.problems) < MAX_HINTS else ()
-        return f"did you mean {close[0]!r}?" if close else None
+        return closest(word, choices) if len(self.problems) < MAX_HINTS else None
+
+    def name_meant(self, unknown: str, known: Sequence[str]) -> str | None:
+        """What may have been meant by a name in an expression that is not known there."""
+        root, _, rest = unknown.partition(".")
+        field = rest.partition(".")[0]
+        fields = [name.partition(".")[2] for name in known if name.startswith(f"{root}.")]
+        if field and fields:
+            hint = self.meant(field, fields)
+            if hint is None and root == "event":
+                return f"what a touchpoint carries is named event.properties.{field[:64]}"
+            return hint
+        if fields:
+            return f"name a part of it: {root}.{fields[0]} …"
+        if field:
+            return self.meant(root, sorted({name.partition(".")[0] for name in known}))
+        by_field = {name.partition(".")[2] or name: name for name in known}
+        close = difflib.get_close_matches(root[:64], by_field, 1) if len(self.problems) < MAX_HINTS else ()
+        return f"did you mean {by_field[close[0]]!r}?" if close else "text stands in quotes"
 
     def mapping(self, raw: Any, pointer: str) -> Mapping[str, Any]:
         if isinstance(raw, dict):
@@ -478,6 +505,12 @@ class _Compilation:
         return parts
 
 
+def closest(word: str, choices: Sequence[str]) -> str | None:
+    """A hint at the one of the choices that looks most like the word, if one does."""
+    close = difflib.get_close_matches(word[:64], choices, 1)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
 def _concerned(
     type_: str, rules: Sequence[Rule], measures: Sequence[Measure], timers: Sequence[tuple[Rule, Timer]]
 ) -> _Concerned:
@@ -499,7 +532,7 @@ def mentioned(source: str, names: Iterable[str]) -> list[str]:
     """Those of the names that an expression asks for; what stands in texts and comments is not asked."""
     bare = _LITERAL.sub(lambda found: " " if found[1] else '""', source).replace("`", "")
     bare = re.sub(r"\s*\.\s*", ".", bare)
-    return [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", bare)]
+    return [name for name in names if name in bare and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", bare)]
 
 
 def _escaped(token: str) -> str:

@@ -293,7 +293,7 @@ class _Folding:
             after = JourneyState(target, at, None, {target: 1}, totals, active.version, epoch=timeline.index(active))
         else:
             is_told = not journey.is_pinned
-            after = JourneyState(*journey[:4], totals, *journey[5:])
+            after = journey if totals is journey.totals else _with(journey, totals)
             if moved is not None:
                 cause = _cause(definition, moved, "touchpoint")
                 after = self._enter(active, subject, after, target, at, cause, moved.rule, fact)
@@ -405,7 +405,10 @@ class _Folding:
             self._tell(_event(active, subject, at, target, stage, cause, rule, by, phase))
             shown = None
         visits = {**begun, target: begun.get(target, 0) + 1}
-        return JourneyState(target, at, stage, visits, *journey[4:9], shown, journey.later)
+        return JourneyState(
+            target, at, stage, visits, journey.totals, journey.definition_version, journey.clocks, journey.wake,
+            journey.epoch, shown, journey.later,
+        )  # fmt: skip
 
 
 # -- journeys between two facts --------------------------------------------------------------------------------------
@@ -421,6 +424,14 @@ def _subject(definition: Definition, touchpoint: Touchpoint) -> str | None:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _NO_SUBJECT
+
+
+def _with(journey: JourneyState, totals: tuple[Total, ...]) -> JourneyState:
+    # Twice as fast as _replace, and at every touchpoint.
+    return JourneyState(
+        journey.stage, journey.entered_at, journey.previous_stage, journey.visits, totals, journey.definition_version,
+        journey.clocks, journey.wake, journey.epoch, journey.shown, journey.later,
+    )  # fmt: skip
 
 
 def _in_force(timeline: Timeline, at: int) -> ActiveDefinition:
@@ -529,11 +540,11 @@ def _wake(timeline: Timeline, journey: JourneyState) -> int | None:
     return min(due, default=None)
 
 
-def next_timer(timeline: Timeline, journey: JourneyState) -> tuple[Rule, Timer, int] | None:
+def next_timer(definition: Definition, journey: JourneyState) -> tuple[Rule, Timer, int] | None:
     """The timer that is due next, and when (microseconds since the epoch); None where no clock runs."""
     running = [
         (started + timer.after, rule.index, rule, timer)
-        for (rule, timer), started in zip(timeline[journey.epoch].definition.timers, journey.clocks, strict=True)
+        for (rule, timer), started in zip(definition.timers, journey.clocks, strict=True)
         if started is not None
     ]
     if not running:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from lifecycle_engine.lifecycle.expressions import Expression
 
 
 class ValueType(StrEnum):
@@ -21,11 +23,29 @@ class ValueType(StrEnum):
 
 
 class GuardError(ValueError):
-    """An expression that cannot be compiled; its text says what is wrong and where in the expression."""
+    """An expression that cannot be compiled; its text says what is wrong and where in the expression.
+
+    `hint` says what to write instead. Where a name is not known, `unknown` is that name, and `known` are all that are.
+    """
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, unknown: str | None = None, known: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.unknown = unknown
+        self.known = known
 
 
 class Values(Protocol):
     """The values of one judgement, bound once and shared by every guard that is asked about it."""
+
+
+class Verdict(NamedTuple):
+    """What asking a guard came to; `error` tells why it could not be told, and then it counts as not held."""
+
+    held: bool
+    error: str | None = None
 
 
 class Guard(Protocol):
@@ -35,12 +55,26 @@ class Guard(Protocol):
     def source(self) -> str:
         """The expression as it was written."""
 
+    @property
+    def errors(self) -> int:
+        """How often it has erred so far, in this process."""
+
     def holds(self, values: Values) -> bool:
         """Whether it holds; an expression that errs on these values (a missing name, text for a number) does not."""
+
+    def tree(self) -> Expression:
+        """The expression as a tree."""
+
+    def examine(self, values: Values) -> Verdict:
+        """The same, with what went wrong; slower, for explanations."""
 
 
 class GuardCompiler(Protocol):
     """Compiles expressions over one set of declared names."""
+
+    @property
+    def errors(self) -> int:
+        """How often its guards have erred so far, in this process: odd data, which counts as not held."""
 
     def compile(self, source: str) -> Guard:
         """Raises GuardError for a syntax error, an unknown name, a wrong type, or a result that is not a bool."""

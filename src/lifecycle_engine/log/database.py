@@ -2,7 +2,7 @@
 
 Whatever waits to be appended is inserted together, in one transaction of one task. On PostgreSQL an advisory lock
 serialises the processes that append, so that positions become visible in their order and a reader never passes one
-that commits late.
+that commits late. Whoever asks for the backlog passes through the same lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import bindparam, case, delete, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from lifecycle_engine.log.port import Delivery, LogUnavailableError, LostRecordsError, Positions, Record
@@ -37,6 +37,14 @@ _APPEND_LOCK = 0x4C45_4C4F
 _TRIM_STEP = 1_000
 _TRIM_PAUSE = 1.0
 _INSERT = insert(log_record, ["key", "value", "appended_at"])
+_NEXT = bindparam("next", type_=log_record.c.position.type)
+_END = select(func.max(log_record.c.position) + 1).scalar_subquery()
+_OLDEST = (  # A position past the end is another log's: all of this one counts then.
+    select(log_record.c.appended_at)
+    .where(log_record.c.position >= case((_NEXT <= _END, _NEXT), else_=0))
+    .order_by(log_record.c.position)
+    .limit(1)
+)
 
 T = TypeVar("T")
 
@@ -269,6 +277,32 @@ class DatabaseReader:
         )
         async with self._database.transaction() as connection:
             return (await connection.execute(step)).rowcount > 0
+
+
+class DatabaseBacklog:
+    """Asks the table, after whoever was appending at that moment has committed.
+
+    Records are stamped under the appenders' lock, which on SQLite is the connection: so what commits later than the
+    answer is stamped later than the question.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def oldest(self, positions: Mapping[int, int]) -> int | None:
+        return await _answer(lambda: self._oldest(positions.get(0, 0)), 4.5)
+
+    async def stop(self) -> None:
+        """The database is its owner's to close."""
+
+    async def _oldest(self, next_: int) -> int | None:
+        async with self._database.engine.connect() as connection:
+            if not self._database.is_sqlite:
+                # Each statement is its own transaction: the second sees what was committed while the first waited, and
+                # the lock is let go of at once, whatever becomes of this process.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_APPEND_LOCK})"))
+            return (await connection.execute(_OLDEST, {"next": next_})).scalar()
 
 
 async def _bounds(database: Database) -> tuple[int, int]:

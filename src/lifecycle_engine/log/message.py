@@ -21,8 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
-from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from lifecycle_engine.lifecycle.touchpoints import RESERVED, RETRACT, Touchpoint
 from lifecycle_engine.log.port import Record
+from lifecycle_engine.log.reserved import Entry, mistake_in
 
 MAX_TOUCHPOINT_BYTES = 256 * 1024
 """Of what a poster sends of one touchpoint, written without white space."""
@@ -32,8 +33,6 @@ MAX_DEPTH = 32
 """Levels of `properties` and of `context`, themselves included."""
 EARLIEST = parse_instant("1900-01-01T00:00:00Z")
 """The first instant at which anything may have occurred."""
-RESERVED = "$"
-"""What the types of entries begin with that are not touchpoints."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 IdentityValue = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -132,16 +131,22 @@ class Stamp:
     """What the server adds to each touchpoint of one request, and so turns it into a record of the log.
 
     `received_at` and `latest`, the last instant at which anything may have occurred, are in microseconds since the
-    epoch.
+    epoch. Entries of reserved types are for doors that are made for them (`reserved`).
     """
 
-    def __init__(self, source: str, received_at: int, latest: int) -> None:
+    def __init__(self, source: str, received_at: int, latest: int, *, reserved: bool = False) -> None:
         self._latest = latest
+        self._reserved = reserved
         self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
 
     def record(self, submission: Submission) -> Record:
         """The record of a submission that has an id. Raises InvalidMessageError."""
         _check(submission)
+        if submission.type[0] == RESERVED:
+            if not self._reserved:
+                detail = f"types that begin with {RESERVED} are not for touchpoints"
+                raise InvalidMessageError("reserved_type", detail, "/type")
+            _check_reserved(submission)
         if submission.occurred_at is not None and _occurred_at(submission.occurred_at) > self._latest:
             raise InvalidMessageError("in_the_future", "is too far ahead of the server's clock", "/occurred_at")
         try:
@@ -157,6 +162,8 @@ def decode(value: bytes) -> Fact:
     message = _read(_decode_message, value, MAX_MESSAGE_BYTES)
     _check_bytes(value, MAX_MESSAGE_BYTES)
     _check(message)
+    if message.type[0] == RESERVED:
+        _check_reserved(message)
     received_at = _received_at(message.received_at)
     given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
     properties, context = message.properties or {}, message.context or {}
@@ -187,7 +194,10 @@ def decode_body(body: bytes) -> tuple[JsonObject, JsonObject]:
     return both["properties"], both["context"]
 
 
-def _key(named: Submission | Touchpoint) -> bytes:
+def _key(named: Submission) -> bytes:
+    if named.type == RETRACT:
+        properties = named.properties or {}
+        return f"touchpoint:{properties['source']}:{properties['id']}".encode()
     if named.customer_id is not None:
         return f"customer_id:{named.customer_id}".encode()
     return f"anonymous_id:{named.anonymous_id}".encode()
@@ -203,14 +213,19 @@ def _read(decoder: Callable[[bytes], _Read], raw: bytes, limit: int) -> _Read:
 
 def _check(message: Submission | _Message) -> None:
     type_, customer_id, anonymous_id = message.type, message.customer_id, message.anonymous_id
-    if customer_id is None and anonymous_id is None:
+    if customer_id is None and anonymous_id is None and type_ != RETRACT:
         raise InvalidMessageError("no_customer", "names neither a customer_id nor an anonymous_id")
-    if type_[0] == RESERVED:
-        raise InvalidMessageError("reserved_type", f"types that begin with {RESERVED} are not for touchpoints", "/type")
     if not f"{message.id}{type_}{customer_id}{anonymous_id}".isprintable():
         _check_characters(message, "id", "type", "customer_id", "anonymous_id")
     if isinstance(message, _Message) and not message.source.isprintable():
         _check_characters(message, "source")
+
+
+def _check_reserved(message: Submission | _Message) -> None:
+    given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
+    entry = Entry(message.customer_id, message.anonymous_id, given, message.properties or {})
+    if (mistake := mistake_in(message.type, entry)) is not None:
+        raise InvalidMessageError(*mistake)
 
 
 def _check_characters(message: Submission | _Message, *names: str) -> None:

@@ -106,3 +106,29 @@ class Reader(Protocol):
 
     async def stop(self) -> None:
         """Leaves the group and closes, within 5 s. Never raises."""
+
+
+class Backlog(Protocol):
+    """What is appended and not applied yet, for a process that must not run ahead of it. Connects when first asked."""
+
+    async def oldest(self, positions: Mapping[int, int]) -> int | None:
+        """When the oldest record at or after these positions was appended; None where there is none.
+
+        In microseconds since the epoch, as `Delivery.appended_at`: of each partition the first record at or after its
+        position counts, and of those the earliest. A partition that `positions` leaves out, or whose position the log
+        does not have, counts from its first record.
+
+        Whatever was appended before the call is seen, also in a partition that is new. So whoever first reads the clock
+        and then asks knows that each record that was appended before that reading and is not applied is at or after the
+        answer, and that there is none where the answer is None.
+
+        Appended means that readers can see it, which is before the appender says so. Kafka stamps a record a little
+        earlier, by its own machine's clock: one that was not acknowledged yet can be missed though its `appended_at` is
+        before the reading, and whoever must not miss it keeps that far behind the clock. The log in the database has no
+        such gap: what is not seen has an `appended_at` after any reading of the database's clock before the call.
+
+        Raises LogUnavailableError within 5 s.
+        """
+
+    async def stop(self) -> None:
+        """Closes what it has opened, within 5 s. Never raises. Nothing is asked afterwards."""

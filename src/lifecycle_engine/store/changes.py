@@ -12,11 +12,14 @@ from lifecycle_engine.store.tables import change
 
 
 class ChangeRow(NamedTuple):
-    """One event to tell; `body` is the JSON of its data, `sequence` is set on `stage.changed` only."""
+    """One event to tell; `body` is the JSON of its data, `sequence` is set on `stage.changed` only.
+
+    `lifecycle` is None where it is about the customer as a whole.
+    """
 
     customer: int
     type: str
-    lifecycle: str
+    lifecycle: str | None
     subject: str | None
     sequence: int | None
     muted: bool

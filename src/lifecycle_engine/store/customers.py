@@ -10,7 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.lifecycle.journeys import CustomerState
 from lifecycle_engine.store.rows import Statement
-from lifecycle_engine.store.states import Sequences, decode_sequences, decode_state, encode_sequences, encode_state
+from lifecycle_engine.store.states import (
+    Announced,
+    Sequences,
+    decode_announced,
+    decode_sequences,
+    decode_state,
+    encode_announced,
+    encode_sequences,
+    encode_state,
+)
 from lifecycle_engine.store.tables import customer
 
 IdentityKind = Literal["customer_id", "anonymous_id"]
@@ -24,29 +33,76 @@ class Identity(NamedTuple):
 
 
 class CustomerRow(NamedTuple):
-    """A customer as its locked row has it. `state` None: nothing is folded yet, or not in a format of today."""
+    """A customer as its locked row has it. `state` None: nothing is folded yet, or not in a format of today.
+
+    `owner` is the row of whom it belongs to; such a row has touchpoints, and no history of its own. `wake` is when it
+    will be looked at though no fact comes, `muted` whether what was accepted last was.
+    """
 
     id: int
     identity: Identity
     definitions: int
     state: CustomerState | None
     sequences: Sequences
+    announced: Announced
     recorded_at: int
+    muted: bool
+    owner: int | None
+    wake: int | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever recorded of it."""
+        return self.recorded_at == 0
 
 
-_COLUMNS = (
-    "locked.id, locked.kind, locked.value, locked.definitions, locked.state, locked.sequences, locked.recorded_at"
+class CustomerUpdate(NamedTuple):
+    """What a transaction makes of a customer's row."""
+
+    id: int
+    definitions: int
+    state: CustomerState
+    sequences: Sequences
+    announced: Announced
+    recorded_at: int
+    muted: bool
+    wake: int | None
+
+
+_NAMES = (
+    "id",
+    "kind",
+    "value",
+    "definitions",
+    "state",
+    "sequences",
+    "announced",
+    "recorded_at",
+    "muted",
+    "owner",
+    "wake",
 )
+_COLUMNS = ", ".join(f"locked.{name}" for name in _NAMES)
 _LOCK = Statement(
-    f"SELECT {_COLUMNS} FROM {{given}} "
-    "JOIN customer AS locked ON locked.kind = given.kind AND locked.value = given.value "
-    "ORDER BY locked.kind, locked.value {lock}",
+    f"SELECT {_COLUMNS} FROM customer AS locked JOIN {{given}} "
+    "ON locked.kind = given.kind AND locked.value = given.value ORDER BY locked.kind, locked.value {lock}",
     customer,
     ["kind", "value"],
 )
 _LOCK_BY_ID = Statement(
-    f"SELECT {_COLUMNS} FROM {{given}} JOIN customer AS locked ON locked.id = given.id "
+    f"SELECT {_COLUMNS} FROM customer AS locked JOIN {{given}} ON locked.id = given.id "
     "ORDER BY locked.kind, locked.value {lock}",
+    customer,
+    ["id"],
+)
+_LOCK_FREE = Statement(
+    f"SELECT {_COLUMNS} FROM customer AS locked JOIN {{given}} ON locked.id = given.id "
+    "ORDER BY locked.kind, locked.value {lock_free}",
+    customer,
+    ["id"],
+)
+_NAMES_OF = Statement(
+    "SELECT customer.id, customer.kind, customer.value FROM customer JOIN {given} ON customer.id = given.id",
     customer,
     ["id"],
 )
@@ -58,9 +114,10 @@ _MAKE = Statement(
 )
 _WRITE = Statement(
     "UPDATE customer SET definitions = given.definitions, state = given.state, sequences = given.sequences, "
-    "recorded_at = given.recorded_at FROM {given} WHERE customer.id = given.id",
+    "announced = given.announced, recorded_at = given.recorded_at, muted = given.muted, wake = given.wake "
+    "FROM {given} WHERE customer.id = given.id",
     customer,
-    ["id", "definitions", "state", "sequences", "recorded_at"],
+    CustomerUpdate._fields,
 )
 
 
@@ -76,26 +133,39 @@ async def lock_customers(
         if missing := [identity for identity in missing if identity not in rows]:
             for id_, kind, value in await _MAKE(connection, [(*identity, definitions) for identity in missing]):
                 identity = Identity(kind, value)
-                rows[identity] = CustomerRow(id_, identity, definitions, None, {}, 0)
+                rows[identity] = CustomerRow(id_, identity, definitions, None, {}, {}, 0, False, None, None)
             # What another transaction has made in the meantime is there to be locked now.
             missing = [identity for identity in missing if identity not in rows]
     return rows
 
 
-async def lock_customers_by_id(connection: AsyncConnection, ids: Sequence[int]) -> list[CustomerRow]:
-    """Locks these rows in the order of their identities."""
-    return [_row(row) for row in await _LOCK_BY_ID(connection, [(id_,) for id_ in ids])]
+async def lock_customers_by_id(
+    connection: AsyncConnection, ids: Iterable[int], *, skip_locked: bool = False
+) -> list[CustomerRow]:
+    """Locks these rows in the order of their identities; `skip_locked` leaves out those that others hold."""
+    lock = _LOCK_FREE if skip_locked else _LOCK_BY_ID
+    return [_row(row) for row in await lock(connection, [(id_,) for id_ in ids])]
 
 
-async def write_customers(
-    connection: AsyncConnection, rows: Sequence[tuple[int, int, CustomerState, Sequences, int]]
-) -> None:
-    """Writes back (id, number of the definitions, state, sequences, recorded_at)."""
+async def names_of(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, Identity]:
+    """The identities of rows."""
+    return {id_: Identity(kind, value) for id_, kind, value in await _NAMES_OF(connection, [(id_,) for id_ in ids])}
+
+
+async def write_customers(connection: AsyncConnection, rows: Sequence[CustomerUpdate]) -> None:
+    """Writes rows back."""
     await _WRITE(
         connection,
         [
-            (id_, definitions, encode_state(state), encode_sequences(sequences), recorded_at)
-            for id_, definitions, state, sequences, recorded_at in rows
+            (
+                row.id,
+                row.definitions,
+                encode_state(row.state),
+                encode_sequences(row.sequences),
+                encode_announced(row.announced),
+                *row[5:],
+            )
+            for row in rows
         ],
     )
 
@@ -112,7 +182,7 @@ async def customers_behind(connection: AsyncConnection, definitions: int, after:
 
 
 async def find_customer(connection: AsyncConnection, identity: Identity) -> CustomerRow | None:
-    """The customer of an identity, unlocked; None for one of whom nothing was ever accepted."""
+    """The row of an identity, unlocked; None for one of whom nothing was ever accepted."""
     columns = _COLUMNS.replace("locked.", "")
     query = text(f"SELECT {columns} FROM customer WHERE kind = :kind AND value = :value AND recorded_at > 0")
     row = (await connection.execute(query, identity._asdict())).first()
@@ -120,12 +190,16 @@ async def find_customer(connection: AsyncConnection, identity: Identity) -> Cust
 
 
 def _row(row: Sequence[Any]) -> CustomerRow:
-    id_, kind, value, definitions, state, sequences, recorded_at = row
+    id_, kind, value, definitions, state, sequences, announced, recorded_at, muted, owner, wake = row
     return CustomerRow(
         id_,
         Identity(kind, value),
         definitions,
         decode_state(state),
         decode_sequences(sequences),
+        decode_announced(announced),
         recorded_at,
+        bool(muted),
+        owner,
+        wake,
     )

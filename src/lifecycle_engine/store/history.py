@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 _EVENT_COLUMNS = (
     "lifecycle", "subject", "at", "stage", "origin", "move", "skipped",
-    "cause", "rule", "touchpoint", "source", "definition_version", "reason",
+    "cause", "rule", "touchpoint", "source", "definition_version", "reason", "phase",
 )  # fmt: skip
 _APPEND = insert(history, ["customer", "recorded_at", "number", *_EVENT_COLUMNS])
 _SUPERSEDE = Statement(

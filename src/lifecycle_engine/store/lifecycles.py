@@ -1,29 +1,45 @@
-"""The versions of the definitions, and the number of the set that is active."""
+"""The versions of the definitions, which of them judges from when on, and the number of the set that is active."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.database import Database
-from lifecycle_engine.store.tables import definition_set, lifecycle
+from lifecycle_engine.store.tables import activation, customer, definition_set, lifecycle
 
 _SET_LOCK = 0x6C696665
 """Key of the advisory lock that every transaction of the engine shares and an activation takes alone."""
 
 
 class Version(NamedTuple):
-    """One version of a lifecycle; times in microseconds since the epoch, `activated_…` None while it never was."""
+    """One version of a lifecycle; times in microseconds since the epoch, `activated_at` None while it never was."""
 
     key: str
     version: int
     document: str
     media_type: str
     created_at: int
-    activated_at: int | None
-    activated_in: int | None
+    activated_at: int | None = None
+
+
+class Switch(NamedTuple):
+    """From `since` on (None: from the beginning of time) a version judges; times in microseconds since the epoch.
+
+    `number` is that of the set of definitions which the activation made. `customers` had to be folded anew for it
+    (None until they are counted), and were by `finished_at`.
+    """
+
+    number: int
+    key: str
+    version: int
+    since: int | None
+    activated_at: int
+    customers: int | None = None
+    finished_at: int | None = None
 
 
 class Summary(NamedTuple):
@@ -59,46 +75,55 @@ async def clock_and_definitions(database: Database, connection: AsyncConnection)
     return row.now, row.number
 
 
-async def active_versions(connection: AsyncConnection) -> list[Version]:
-    """The active version of each lifecycle: the one that was activated last."""
-    rows = await connection.execute(
-        select(lifecycle)
-        .where(lifecycle.c.activated_at.is_not(None))
-        .order_by(lifecycle.c.key, lifecycle.c.activated_at)
-    )
-    return list({row.key: Version(*row) for row in rows}.values())
+async def switches(connection: AsyncConnection, key: str | None = None) -> list[Switch]:
+    """Every activation there was, of one lifecycle or of all, in their order."""
+    query = select(activation).order_by(activation.c.number)
+    rows = await connection.execute(query if key is None else query.where(activation.c.key == key))
+    return [Switch(*row) for row in rows]
 
 
-async def versions(connection: AsyncConnection, key: str | None = None) -> list[Version]:
-    """All versions, of one lifecycle or of all, in the order of key and version."""
-    query = select(lifecycle).order_by(lifecycle.c.key, lifecycle.c.version)
-    rows = await connection.execute(query if key is None else query.where(lifecycle.c.key == key))
-    return [Version(*row) for row in rows]
+def in_force(made: Sequence[Switch]) -> list[Switch]:
+    """Of the activations of one lifecycle, those that judge some time, in the order of time.
+
+    One that was made later takes the place of those that would only have taken effect at or after it.
+    """
+    standing: list[Switch] = []
+    for switch in made:
+        standing = [one for one in standing if one.since is None or one.since < (switch.since or one.since)]
+        standing.append(switch)
+    return standing
+
+
+_ACTIVATED_AT = (
+    select(func.min(activation.c.activated_at))
+    .where(activation.c.key == lifecycle.c.key, activation.c.version == lifecycle.c.version)
+    .scalar_subquery()
+)
+_VERSION = select(*lifecycle.c, _ACTIVATED_AT)
 
 
 async def find_version(connection: AsyncConnection, key: str, version: int) -> Version | None:
     """One version of a lifecycle."""
-    query = select(lifecycle).where(lifecycle.c.key == key, lifecycle.c.version == version)
+    query = _VERSION.where(lifecycle.c.key == key, lifecycle.c.version == version)
     row = (await connection.execute(query)).first()
-    return Version(*row) if row else None
+    return Version._make(row) if row else None
 
 
 async def newest_versions(connection: AsyncConnection, key: str, before: int | None, limit: int) -> list[Version]:
     """The versions of a lifecycle, the newest first, from one before a version on."""
-    query = select(lifecycle).where(lifecycle.c.key == key).order_by(lifecycle.c.version.desc()).limit(limit)
+    query = _VERSION.where(lifecycle.c.key == key).order_by(lifecycle.c.version.desc()).limit(limit)
     if before is not None:
         query = query.where(lifecycle.c.version < before)
-    return [Version(*row) for row in await connection.execute(query)]
+    return [Version._make(row) for row in await connection.execute(query)]
 
 
-_OTHER = lifecycle.alias("other")
 _SUMMARY = (
     select(
         lifecycle.c.key,
         func.max(lifecycle.c.version),
-        select(_OTHER.c.version)
-        .where(_OTHER.c.key == lifecycle.c.key, _OTHER.c.activated_at.is_not(None))
-        .order_by(_OTHER.c.activated_at.desc())
+        select(activation.c.version)
+        .where(activation.c.key == lifecycle.c.key)
+        .order_by(activation.c.number.desc())
         .limit(1)
         .scalar_subquery(),
         func.min(lifecycle.c.created_at),
@@ -124,19 +149,62 @@ async def add_version(connection: AsyncConnection, key: str, document: str, medi
     """Stores a new version, numbered by the server from 1 on."""
     await lock_definitions(connection)
     last = (await connection.execute(select(func.max(lifecycle.c.version)).where(lifecycle.c.key == key))).scalar()
-    version = Version(key, (last or 0) + 1, document, media_type, now, None, None)
-    await connection.execute(insert(lifecycle).values(version._asdict()))
+    version = Version(key, (last or 0) + 1, document, media_type, now)
+    await connection.execute(insert(lifecycle).values(dict(zip(lifecycle.c.keys(), version, strict=False))))
     return version
 
 
-async def activate_version(connection: AsyncConnection, key: str, version: int, now: int) -> int:
-    """Makes a version the active one, once the running transactions have ended; gives the new set's number."""
+async def activate_version(
+    connection: AsyncConnection, key: str, version: int, now: int, since: int | None = None
+) -> Switch:
+    """Lets a version judge from an instant on, under a new set of definitions, once running transactions have ended.
+
+    The first activation of a lifecycle holds from the beginning of time, whatever `since` says; without it, a later one
+    holds from `now` on.
+    """
     await lock_definitions(connection)
+    is_first = (await connection.execute(select(activation.c.number).where(activation.c.key == key))).first() is None
     number = await definition_number(connection) + 1
-    await connection.execute(
-        update(lifecycle)
-        .where(lifecycle.c.key == key, lifecycle.c.version == version)
-        .values(activated_at=now, activated_in=number)
-    )
+    switch = Switch(number, key, version, None if is_first else now if since is None else since, now)
+    await connection.execute(insert(activation).values(switch._asdict()))
     await connection.execute(update(definition_set).values(number=number))
-    return number
+    return switch
+
+
+async def find_switch(connection: AsyncConnection, number: int) -> Switch | None:
+    """The activation that made a set of definitions."""
+    row = (await connection.execute(select(activation).where(activation.c.number == number))).first()
+    return Switch(*row) if row else None
+
+
+async def newest_switches(connection: AsyncConnection, before: int | None, limit: int) -> list[Switch]:
+    """The activations, the newest first, from one before a number on."""
+    query = select(activation).order_by(activation.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(activation.c.number < before)
+    return [Switch(*row) for row in await connection.execute(query)]
+
+
+async def customers_behind_set(connection: AsyncConnection, number: int) -> int:
+    """How many customers have not been folded under a set of definitions or a newer one."""
+    query = select(func.count()).select_from(customer).where(customer.c.definitions < number)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def count_customers(connection: AsyncConnection, number: int) -> None:
+    """Notes, once, how many customers each activation up to a set has to reach."""
+    behind = await customers_behind_set(connection, number)
+    await connection.execute(
+        update(activation)
+        .where(activation.c.number <= number, activation.c.customers.is_(None))
+        .values(customers=behind)
+    )
+
+
+async def finish_switches(connection: AsyncConnection, number: int, now: int) -> None:
+    """Notes that every customer stands under a set of definitions."""
+    await connection.execute(
+        update(activation)
+        .where(activation.c.number <= number, activation.c.finished_at.is_(None))
+        .values(finished_at=now)
+    )

@@ -37,6 +37,12 @@ async def read_positions(connection: AsyncConnection, log: str, partitions: Sequ
     return {partition: next_ for partition, next_ in (await connection.execute(query)).all()}
 
 
+async def read_all_positions(connection: AsyncConnection, log: str) -> dict[int, int]:
+    """The stored next positions of all partitions."""
+    query = select(log_position.c.partition, log_position.c.next).where(log_position.c.log == log)
+    return {partition: next_ for partition, next_ in (await connection.execute(query)).all()}
+
+
 async def move_positions(connection: AsyncConnection, log: str, moves: Mapping[int, tuple[int, int]]) -> None:
     """Compare-and-set of partition -> (expected, new). PositionMovedError if any was not where it was expected."""
     moved = await _MOVE(connection, [(log, partition, *moves[partition]) for partition in sorted(moves)])

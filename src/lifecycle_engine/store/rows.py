@@ -26,6 +26,8 @@ _SQLITE_VARIABLES = 30_000
 class Statement:
     """A statement with `{given}` where its rows come in, and `{lock}` where PostgreSQL locks the rows that it reads.
 
+    `{lock_free}` locks those of them that nobody else holds, and leaves out the others.
+
     `columns` are names of the table's columns, or pairs of another name and the column whose type it has.
     """
 
@@ -37,11 +39,12 @@ class Statement:
         self._postgresql = sql.format(
             given=f"unnest({', '.join(arrays)}) AS given({self._names})",
             lock="FOR UPDATE OF locked",
+            lock_free="FOR UPDATE OF locked SKIP LOCKED",
             names=self._names,
         )
         aliases = ", ".join(f"column{n} AS {name}" for n, (name, _) in enumerate(pairs, 1))
         self._sqlite = sql.format(
-            given=f"(SELECT {aliases} FROM (VALUES {{values}})) AS given", lock="", names=self._names
+            given=f"(SELECT {aliases} FROM (VALUES {{values}})) AS given", lock="", lock_free="", names=self._names
         )
         self._values = f"({', '.join('?' * self._width)})"
 

@@ -7,20 +7,35 @@ not derived, so they are kept apart from it, in a format that stays.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from lifecycle_engine.lifecycle.journeys import CustomerState
 
-FORMAT = b"\x01"
+FORMAT = b"\x02"
 """The first byte. Raise it whenever CustomerState or the meaning of anything in it changes."""
 
 Sequences = dict[str, dict[str | None, int]]
 """Lifecycle -> subject -> the last sequence given to a change of that journey."""
 
+
+class Told(NamedTuple):
+    """A timer that others were told of beforehand: when it is due, by which version, and what it would do."""
+
+    due: int
+    version: int
+    stage: str
+    to: str
+
+
+Announced = dict[str, dict[str | None, dict[int, Told]]]
+"""Lifecycle -> subject -> rule -> what was announced of it."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(CustomerState).decode
 _decode_sequences = msgspec.msgpack.Decoder(Sequences).decode
+_decode_announced = msgspec.msgpack.Decoder(Announced).decode
 
 
 def encode_state(state: CustomerState) -> bytes:
@@ -40,3 +55,12 @@ def encode_sequences(sequences: Mapping[str, Mapping[str | None, int]]) -> bytes
 
 def decode_sequences(data: bytes | None) -> Sequences:
     return _decode_sequences(data) if data else {}
+
+
+def encode_announced(announced: Announced) -> bytes | None:
+    """None where there is nothing to remember."""
+    return _encode(announced) if announced else None
+
+
+def decode_announced(data: bytes | None) -> Announced:
+    return _decode_announced(data) if data else {}

@@ -48,8 +48,14 @@ customer = Table(
     Column("definitions", Integer, nullable=False, comment="the set of definitions that `state` was folded under"),
     Column("state", LargeBinary, comment="the fold's state after the last fact; derived, read by store/states.py"),
     Column("sequences", LargeBinary, comment="the last sequence of each journey; read by store/states.py"),
+    Column("announced", LargeBinary, comment="timers that others were told of; read by store/states.py"),
     Column("recorded_at", Instant, nullable=False, comment="of the last transaction; strictly increasing"),
+    Column("muted", Boolean, nullable=False, server_default=text("false"), comment="what was accepted last was muted"),
+    Column("owner", BigInteger, comment="customer.id of whom it belongs to now, never itself owned; null: nobody"),
+    Column("wake", Instant, comment="as in the table wake"),
     UniqueConstraint("kind", "value"),
+    Index(None, "definitions"),
+    Index(None, "owner", sqlite_where=text("owner IS NOT NULL"), postgresql_where=text("owner IS NOT NULL")),
     comment="One row for each identity that touchpoints were stored under: lock, state and sequences of a customer",
     postgresql_with={"fillfactor": "60"},
 )
@@ -63,6 +69,15 @@ ownership = Table(
     Column("superseded_at", Instant),
     Index(None, "owner"),
     comment="Who belongs to a customer, as it was known. An identity without a row here is a customer of its own",
+)
+
+wake = Table(
+    "wake",
+    metadata,
+    Column("customer", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False, comment="never later than what is due; it may prove to be too early"),
+    Index(None, "at"),
+    comment="When a customer has to be looked at though no fact comes: deadlines, windows' ends, announcements",
 )
 
 touchpoint = Table(
@@ -82,7 +97,21 @@ touchpoint = Table(
     Column("late", Boolean, nullable=False, server_default=text("false"), comment="it changed what was already told"),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),
     Column("conflicts", Integer, nullable=False, server_default=text("0")),
+    Column("retracted_at", Instant, comment="since when it counts as never accepted"),
     Index(None, "customer", "occurred_at"),
+    Index(
+        None,
+        "anonymous_id",
+        "customer",
+        sqlite_where=text("anonymous_id IS NOT NULL"),
+        postgresql_where=text("anonymous_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_touchpoint_merge",
+        "customer",
+        sqlite_where=text("type IN ('$merge', '$unmerge')"),
+        postgresql_where=text("type IN ('$merge', '$unmerge')"),
+    ),
     comment="Every accepted fact. The row outlives its body, so that an id never takes effect twice",
 )
 
@@ -116,6 +145,7 @@ history = Table(
     Column("source", _bytewise(128)),
     Column("definition_version", Integer, nullable=False),
     Column("reason", Text),
+    Column("phase", SmallInteger, nullable=False, server_default=text("5"), comment="orders what is at one instant"),
     Column("superseded_at", Instant),
     comment="Append-only: a correction sets superseded_at once; left_at is the next stay's at, as known then",
 )
@@ -136,8 +166,8 @@ change = Table(
     metadata,
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("customer", BigInteger, nullable=False),
-    Column("type", _bytewise(32), nullable=False, comment="stage.changed | history.corrected"),
-    Column("lifecycle", _bytewise(64), nullable=False),
+    Column("type", _bytewise(32), nullable=False, comment="stage.changed | stage.expiring | …"),
+    Column("lifecycle", _bytewise(64), comment="null for what is about the customer as a whole"),
     Column("subject", _bytewise()),
     Column("sequence", Integer, comment="of the journey; null on corrections"),
     Column("muted", Boolean, nullable=False),
@@ -191,9 +221,20 @@ lifecycle = Table(
     Column("document", Text, nullable=False, comment="as it was posted"),
     Column("media_type", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
-    Column("activated_at", Instant, comment="null: never"),
-    Column("activated_in", Integer, comment="the number of the set of definitions that it came with"),
-    comment="Every version of every definition. Immutable but for its activation",
+    comment="Every version of every definition. Immutable",
+)
+
+activation = Table(
+    "activation",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="of the set of definitions it makes"),
+    Column("key", _bytewise(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("since", Instant, comment="from when on it judges; null: from the beginning of time"),
+    Column("activated_at", Instant, nullable=False),
+    Column("customers", Integer, comment="how many had to be folded anew; null until that is counted"),
+    Column("finished_at", Instant, comment="when all of them were"),
+    comment="Which version takes effect from when on: append-only, and the job that brings customers up to it",
 )
 
 definition_set = Table(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.lifecycle.touchpoints import Place
+from lifecycle_engine.lifecycle.touchpoints import RETRACT, Place
 from lifecycle_engine.store.rows import Statement
 from lifecycle_engine.store.tables import conflict, touchpoint
 
@@ -28,6 +28,10 @@ class TouchpointRow(NamedTuple):
     muted: bool
 
 
+NOBODY = 0
+"""The customer of what is about no customer."""
+ABSENT = "$absent"
+"""The type of what stands in for a fact that was retracted before it came."""
 _COLUMNS = TouchpointRow._fields
 _ADD = Statement(
     "INSERT INTO touchpoint ({names}) SELECT {names} FROM {given} WHERE true ON CONFLICT DO NOTHING "
@@ -62,9 +66,40 @@ _LATE = Statement(
 _FROM = Statement(
     "SELECT touchpoint.customer, touchpoint.id, touchpoint.source, touchpoint.type, touchpoint.occurred_at, "
     "touchpoint.anonymous_id, touchpoint.body FROM {given} JOIN touchpoint "
-    "ON touchpoint.customer = given.customer AND touchpoint.occurred_at >= given.occurred_at",
+    "ON touchpoint.customer = given.customer AND touchpoint.occurred_at >= given.occurred_at "
+    "WHERE touchpoint.retracted_at IS NULL",
     touchpoint,
     ["customer", "occurred_at"],
+)
+_RETRACT = Statement(
+    "UPDATE touchpoint SET retracted_at = given.retracted_at FROM {given} WHERE touchpoint.source = given.source "
+    f"AND touchpoint.id = given.id AND touchpoint.retracted_at IS NULL AND touchpoint.type <> '{RETRACT}' "
+    "RETURNING touchpoint.source, touchpoint.id, touchpoint.customer, touchpoint.type, touchpoint.occurred_at, "
+    "touchpoint.anonymous_id, touchpoint.body",
+    touchpoint,
+    ["source", "id", "retracted_at"],
+)
+_STAND_IN = Statement(
+    "INSERT INTO touchpoint (source, id, customer, type, occurred_at, received_at, recorded_at, content, muted, "
+    f"retracted_at) SELECT source, id, {NOBODY}, '{ABSENT}', at, at, at, content, muted, at FROM {{given}} "
+    "WHERE true ON CONFLICT DO NOTHING RETURNING source, id",
+    touchpoint,
+    ["source", "id", ("at", "retracted_at"), "content", "muted"],
+)
+_TAKE_PLACE = Statement(
+    "UPDATE touchpoint SET customer = given.customer, anonymous_id = given.anonymous_id, type = given.type, "
+    "occurred_at = given.occurred_at, received_at = given.received_at, content = given.content, body = given.body, "
+    "muted = given.muted FROM {given} WHERE touchpoint.source = given.source AND touchpoint.id = given.id "
+    f"AND touchpoint.type = '{ABSENT}'",
+    touchpoint,
+    _COLUMNS,
+)
+_FIND = Statement(
+    "SELECT touchpoint.source, touchpoint.id, touchpoint.customer, touchpoint.type, touchpoint.occurred_at, "
+    "touchpoint.anonymous_id, touchpoint.body FROM {given} JOIN touchpoint "
+    "ON touchpoint.source = given.source AND touchpoint.id = given.id",
+    touchpoint,
+    ["source", "id"],
 )
 
 
@@ -109,6 +144,29 @@ async def mark_late(connection: AsyncConnection, ids: Sequence[tuple[str, str]])
     await _LATE(connection, ids)
 
 
+async def retract(connection: AsyncConnection, ids: Sequence[tuple[str, str, int]]) -> list[StoredFact]:
+    """Retracts each (source, id) as of an instant, and gives those that had counted until now.
+
+    For what has not come yet something stands in, so that it is retracted when it comes.
+    """
+    # In one order, so that two transactions that name the same ids wait for each other and never in a circle.
+    ordered = sorted(ids)
+    await _STAND_IN(connection, [(source, id_, at, b"", False) for source, id_, at in ordered])
+    rows = await _RETRACT(connection, ordered)
+    return [StoredFact(customer, id_, source, *rest) for source, id_, customer, *rest in rows]
+
+
+async def take_place(connection: AsyncConnection, rows: Sequence[TouchpointRow]) -> None:
+    """Stores facts that something stands in for; they stay retracted."""
+    await _TAKE_PLACE(connection, rows)
+
+
+async def find_facts(connection: AsyncConnection, ids: Iterable[tuple[str, str]]) -> list[StoredFact]:
+    """The facts that are stored under these (source, id)."""
+    rows = await _FIND(connection, sorted(set(ids)))
+    return [StoredFact(customer, id_, source, *rest) for source, id_, customer, *rest in rows]
+
+
 async def facts_from(connection: AsyncConnection, starts: Sequence[tuple[int, int]]) -> list[StoredFact]:
-    """All facts of each (customer, from instant on), in no order."""
+    """All facts that count of each (customer, from instant on), in no order."""
     return [StoredFact(*row) for row in await _FROM(connection, starts)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.lifecycle.touchpoints import Place
+from lifecycle_engine.store.aggregates import Aggregate
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.tables import customer, dead_letter, touchpoint
+from lifecycle_engine.store.touchpoints import StoredFact
 
 
 class StoredTouchpoint(NamedTuple):
@@ -71,6 +73,20 @@ async def newest_touchpoints(
         query = query.where(touchpoint.c.occurred_at <= before.occurred_at, tuple_(*_PLACE) < tuple_(*before))
     query = query.order_by(*(column.desc() for column in _PLACE)).limit(limit)
     return [_stored(row) for row in await connection.execute(query)]
+
+
+async def facts_of(connection: AsyncConnection, aggregate: Aggregate, known_at: int) -> list[StoredFact]:
+    """Everything that counted as accepted of a customer, as known then, in the order of the fold."""
+    query = (
+        select(*(touchpoint.c[name] for name in StoredFact._fields))
+        .where(
+            touchpoint.c.customer.in_(aggregate.members),
+            touchpoint.c.recorded_at <= known_at,
+            or_(touchpoint.c.retracted_at.is_(None), touchpoint.c.retracted_at > known_at),
+        )
+        .order_by(*_PLACE)
+    )
+    return [StoredFact(*row) for row in await connection.execute(query)]
 
 
 async def find_touchpoint(connection: AsyncConnection, source: str, id_: str) -> StoredTouchpoint | None:

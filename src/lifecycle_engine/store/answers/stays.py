@@ -1,8 +1,8 @@
 """The lines of a customer's history as they were known: the stay at an instant, and all of them page by page.
 
-The lines of one journey come in the order of the fold: by instant, then what no touchpoint caused by its rule, then
-touchpoints by id and source. A stay ends where the next one that stands begins; one that was superseded ends where it
-did while it stood.
+The lines of one journey come in the order of the fold: by instant and phase, what no fact caused by its rule, what
+facts caused by their ids and sources. A stay ends where the next one that stands begins; one that was superseded ends
+where it did while it stood.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class JourneyAnswer(NamedTuple):
 def _place(lines: FromClause) -> tuple[ColumnElement[Any], ...]:
     return (
         lines.c.at,
+        lines.c.phase,
         func.coalesce(lines.c.touchpoint, ""),
         func.coalesce(lines.c.source, ""),
         func.coalesce(lines.c.rule, -1),
