@@ -68,7 +68,7 @@ def _touchpoint(id_: str, type_: str, moment: str, properties: Mapping[str, Any]
     return {"id": id_, "type": type_, "occurred_at": microseconds(moment), "properties": properties or {}}
 
 
-def _case(raw: Mapping[str, Any]) -> Case:
+def read_case(raw: Mapping[str, Any]) -> Case:
     journeys = raw["subjects"] if "subjects" in raw else {None: raw["stays"]}
     return Case(
         name=raw["name"],
@@ -82,4 +82,4 @@ def _case(raw: Mapping[str, Any]) -> Case:
 
 _DOCUMENT = YAML(typ="safe", pure=True).load(Path(__file__).with_name("fold.yaml"))
 
-CASES = tuple(map(_case, _DOCUMENT["cases"]))
+CASES = tuple(map(read_case, _DOCUMENT["cases"]))

@@ -1,146 +1,28 @@
-"""The worked examples through the whole service: posted over HTTP, asked for over HTTP, on both sets of parts."""
+"""The worked examples through the whole service, on both sets of parts."""
 
 from __future__ import annotations
-
-import asyncio
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
-from tests.conformance.examples import SUPPORTED, Case, Refusal, Stay
-from tests.processes import Service, migrate, settings_for, wait_until
-from tools.services import KafkaCluster, PostgresServer
+from tests.conformance.examples import CASES, Case
+from tests.conformance.playing import activate, assert_played, post, url_and_headers
+
+__all__ = ["url_and_headers"]
 
 
-@pytest.fixture(scope="module", params=["laptop", "production"])
-def url_and_headers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """A running service: one process on SQLite, or one for each role on Kafka and PostgreSQL."""
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "laptop":
-        settings = settings_for(f"sqlite+aiosqlite:///{directory / 'lifecycle.db'}")
-        yield from _serving(settings, [("api", "worker")], directory)
-        return
-    postgres: PostgresServer = request.getfixturevalue("postgres")
-    kafka: KafkaCluster = request.getfixturevalue("kafka")
-    name = f"test_{uuid.uuid4().hex}"
-    postgres.create_database(name)
-    kafka.create_topic(name, partitions=4)
-    settings = settings_for(postgres.url(name), kafka.bootstrap_servers, name)
-    yield from _serving(settings, [("worker",), ("api",)], directory)
-    kafka.delete_topic(name)
-    postgres.drop_database(name)
-
-
-def _serving(
-    settings: Mapping[str, str], processes: Sequence[Sequence[str]], directory: Path
-) -> Iterator[tuple[str, dict[str, str]]]:
-    services = [Service(roles, settings, directory) for roles in processes]
-
-    async def start() -> None:
-        await migrate(settings, directory)
-        for service in services:
-            await service.start()
-
-    async def stop() -> list[int]:
-        return [await service.stop() for service in services if service.running]
-
-    try:
-        asyncio.run(start())
-        yield services[-1].url, {"Authorization": f"Bearer {services[-1].settings['LIFECYCLE_API_KEY']}"}
-    finally:
-        assert set(asyncio.run(stop())) <= {0}
-
-
-@pytest.mark.parametrize("case", SUPPORTED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_example(url_and_headers: tuple[str, dict[str, str]], case: Case) -> None:
     """Every other example is activated only after its touchpoints have been applied: they are history by then."""
     url, headers = url_and_headers
-    number = SUPPORTED.index(case)
+    number = CASES.index(case)
     lifecycle, customer_id = f"example-{number}", f"customer-{number}"
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         posted = await client.post("/v1/lifecycles", json={**case.definition, "lifecycle": lifecycle})
         assert posted.status_code == 201, posted.text
         if number % 2:
-            await _activate(client, lifecycle, posted.json()["version"])
-        await _post(client, case, customer_id, number)
+            await activate(client, lifecycle, posted.json()["version"])
+        await post(client, case, customer_id, number)
         if not number % 2:
-            await _activate(client, lifecycle, posted.json()["version"])
-
-        async def is_there() -> bool:
-            journeys, refusals = await _history(client, customer_id, lifecycle)
-            return (journeys, refusals) == (case.journeys, case.refusals)
-
-        try:
-            await wait_until(is_there, "the history of the example", 10)
-        except TimeoutError:
-            assert await _history(client, customer_id, lifecycle) == (case.journeys, case.refusals)
-        await _assert_as_of(client, customer_id, lifecycle, case)
-
-
-async def _activate(client: httpx.AsyncClient, lifecycle: str, version: int) -> None:
-    activated = await client.post(f"/v1/lifecycles/{lifecycle}/activate", json={"version": version})
-    assert activated.is_success, activated.text
-
-
-async def _post(client: httpx.AsyncClient, case: Case, customer_id: str, number: int) -> None:
-    """Posts the touchpoints one by one, in the order of their arrival, and waits until the last one is applied."""
-    for touchpoint in case.touchpoints:
-        body = {
-            **touchpoint,
-            "id": f"{number}-{touchpoint['id']}",  # a common beginning leaves the order of the ids as it is
-            "customer_id": customer_id,
-            "occurred_at": format_instant(touchpoint["occurred_at"]),
-        }
-        posted = await client.post("/v1/touchpoints", json=body)
-        assert posted.status_code == 202, posted.text
-    id_ = posted.json()["id"]
-
-    async def is_applied() -> bool:
-        receipt = await client.get(f"/v1/touchpoints/{id_}")
-        return receipt.status_code == 200 and receipt.json()["status"] in ("applied", "late")
-
-    await wait_until(is_applied, f"{id_} is applied", 10)
-
-
-async def _history(
-    client: httpx.AsyncClient, customer_id: str, lifecycle: str
-) -> tuple[dict[str | None, tuple[Stay, ...]], tuple[Refusal, ...]]:
-    asked = await client.get(
-        f"/v1/customers/{customer_id}/history", params={"lifecycle": lifecycle, "include": "refusals", "limit": 250}
-    )
-    assert asked.status_code == 200, asked.text
-    stays: dict[str | None, list[Stay]] = {}
-    refusals = []
-    before: dict[str | None, dict[str, Any]] = {}
-    for item in asked.json()["items"]:
-        at, rule = parse_instant(item["entered_at"]), item["cause"]["rule"]
-        if item["move"] == "refused":
-            refusals.append(Refusal(at, rule, item["stage"], item["reason"]))
-            continue
-        if item["subject"] in before:
-            assert before[item["subject"]]["left_at"] == item["entered_at"]
-        before[item["subject"]] = item
-        stays.setdefault(item["subject"], []).append(
-            Stay(item["stage"], at, item["from"], item["move"], tuple(item["skipped"]), rule, item["cause"]["kind"])
-        )
-    assert all(last["left_at"] is None for last in before.values())
-    return {subject: tuple(some) for subject, some in stays.items()}, tuple(refusals)
-
-
-async def _assert_as_of(client: httpx.AsyncClient, customer_id: str, lifecycle: str, case: Case) -> None:
-    """At the instant of each stay the last one that began then answers, and just before it the one before."""
-    for subject, stays in case.journeys.items():
-        for stay in stays:
-            for at in (stay.entered_at, stay.entered_at - 1):
-                params = {"as_of": format_instant(at)} | ({} if subject is None else {"subject": subject})
-                asked = await client.get(f"/v1/customers/{customer_id}/journeys/{lifecycle}", params=params)
-                assert asked.status_code == 200, asked.text
-                expected = [one.stage for one in stays if one.entered_at <= at]
-                assert asked.json()["stage"] == (expected[-1] if expected else None)
+            await activate(client, lifecycle, posted.json()["version"])
+        await assert_played(client, case, customer_id, lifecycle, 20)

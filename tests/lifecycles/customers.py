@@ -10,13 +10,12 @@ from pathlib import Path
 
 from lifecycle_engine.catalog.builtin import builtin_documents
 from lifecycle_engine.catalog.documents import read_document
-from tests.conformance.examples import Case
-from tests.conformance.examples import _case as case_of
+from tests.conformance.examples import Case, read_case
 
 
 def _customer(key: str, definition: str) -> Case:
     customer = read_document(Path(__file__).with_name(f"{key}.yaml").read_text(encoding="utf-8"), "application/yaml")
-    return case_of(
+    return read_case(
         {**customer.data, "name": key, "definition": read_document(definition, "application/yaml").data},
     )
 

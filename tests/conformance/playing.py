@@ -1,0 +1,141 @@
+"""How an example is played through the whole service: posted over HTTP, and asked for over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
+from tests.conformance.examples import Case, Refusal, Stay
+from tests.processes import Service, migrate, settings_for, wait_until
+from tools.services import KafkaCluster, PostgresServer
+
+QUIET = {"LIFECYCLE_QUIET_SECONDS": "1"}
+"""What was past when it was set fires sooner than by default: nobody's import is interrupted here."""
+
+
+@pytest.fixture(scope="module", params=["laptop", "production"])
+def url_and_headers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """A running service: one process on SQLite, or one for each role on Kafka and PostgreSQL."""
+    directory = tmp_path_factory.mktemp(request.param)
+    if request.param == "laptop":
+        settings = settings_for(f"sqlite+aiosqlite:///{directory / 'lifecycle.db'}") | QUIET
+        yield from _serving(settings, [("api", "worker", "timers")], directory)
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    kafka: KafkaCluster = request.getfixturevalue("kafka")
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    kafka.create_topic(name, partitions=4)
+    settings = settings_for(postgres.url(name), kafka.bootstrap_servers, name) | QUIET
+    yield from _serving(settings, [("worker",), ("timers",), ("api",)], directory)
+    kafka.delete_topic(name)
+    postgres.drop_database(name)
+
+
+def _serving(
+    settings: Mapping[str, str], processes: Sequence[Sequence[str]], directory: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    services = [Service(roles, settings, directory) for roles in processes]
+
+    async def start() -> None:
+        await migrate(settings, directory)
+        for service in services:
+            await service.start()
+
+    async def stop() -> list[int]:
+        return [await service.stop() for service in services if service.running]
+
+    try:
+        asyncio.run(start())
+        yield services[-1].url, {"Authorization": f"Bearer {services[-1].settings['LIFECYCLE_API_KEY']}"}
+    finally:
+        assert set(asyncio.run(stop())) <= {0}
+
+
+async def assert_played(
+    client: httpx.AsyncClient, case: Case, customer_id: str, lifecycle: str, seconds: float
+) -> None:
+    """Waits until the history is the example's, and asks for the stage at each of its instants."""
+
+    async def is_there() -> bool:
+        return await history(client, customer_id, lifecycle, case.now) == (case.journeys, case.refusals)
+
+    try:
+        await wait_until(is_there, "the history of the example", seconds)
+    except TimeoutError:
+        assert await history(client, customer_id, lifecycle, case.now) == (case.journeys, case.refusals)
+    await assert_as_of(client, customer_id, lifecycle, case)
+
+
+async def activate(client: httpx.AsyncClient, lifecycle: str, version: int) -> None:
+    activated = await client.post(f"/v1/lifecycles/{lifecycle}/activate", json={"version": version})
+    assert activated.is_success, activated.text
+
+
+async def post(client: httpx.AsyncClient, case: Case, customer_id: str, number: int) -> None:
+    """Posts the touchpoints one by one, in the order of their arrival, and waits until the last one is applied."""
+    for touchpoint in case.touchpoints:
+        body = {
+            **touchpoint,
+            "id": f"{number}-{touchpoint['id']}",  # a common beginning leaves the order of the ids as it is
+            "customer_id": customer_id,
+            "occurred_at": format_instant(touchpoint["occurred_at"]),
+        }
+        posted = await client.post("/v1/touchpoints", json=body)
+        assert posted.status_code == 202, posted.text
+    id_ = posted.json()["id"]
+
+    async def is_applied() -> bool:
+        receipt = await client.get(f"/v1/touchpoints/{id_}")
+        return receipt.status_code == 200 and receipt.json()["status"] in ("applied", "late")
+
+    await wait_until(is_applied, f"{id_} is applied", 10)
+
+
+async def history(
+    client: httpx.AsyncClient, customer_id: str, lifecycle: str, until: int
+) -> tuple[dict[str | None, tuple[Stay, ...]], tuple[Refusal, ...]]:
+    """The stays and refusals up to and at an instant; what the clock has brought since is none of the example's."""
+    asked = await client.get(
+        f"/v1/customers/{customer_id}/history", params={"lifecycle": lifecycle, "include": "refusals", "limit": 250}
+    )
+    assert asked.status_code == 200, asked.text
+    stays: dict[str | None, list[Stay]] = {}
+    refusals = []
+    before: dict[str | None, dict[str, Any]] = {}
+    for item in asked.json()["items"]:
+        at, rule = parse_instant(item["entered_at"]), item["cause"]["rule"]
+        if at > until:
+            continue
+        if item["move"] == "refused":
+            refusals.append(Refusal(at, rule, item["stage"], item["reason"]))
+            continue
+        if item["subject"] in before:
+            assert before[item["subject"]]["left_at"] == item["entered_at"]
+        before[item["subject"]] = item
+        stays.setdefault(item["subject"], []).append(
+            Stay(item["stage"], at, item["from"], item["move"], tuple(item["skipped"]), rule, item["cause"]["kind"])
+        )
+    assert all(last["left_at"] is None or parse_instant(last["left_at"]) > until for last in before.values())
+    return {subject: tuple(some) for subject, some in stays.items()}, tuple(refusals)
+
+
+async def assert_as_of(client: httpx.AsyncClient, customer_id: str, lifecycle: str, case: Case) -> None:
+    """At the instant of each stay the last one that began then answers, and just before it the one before."""
+    for subject, stays in case.journeys.items():
+        for stay in stays:
+            for at in (stay.entered_at, stay.entered_at - 1):
+                params = {"as_of": format_instant(at)} | ({} if subject is None else {"subject": subject})
+                asked = await client.get(f"/v1/customers/{customer_id}/journeys/{lifecycle}", params=params)
+                assert asked.status_code == 200, asked.text
+                expected = [one.stage for one in stays if one.entered_at <= at]
+                assert asked.json()["stage"] == (expected[-1] if expected else None)
