@@ -35,7 +35,7 @@ API_KEY = "a-key-that-only-tests-have"
 START_SECONDS = 60
 STOP_SECONDS = 10
 """What the program promises from SIGTERM to its end."""
-READY_LINE = "the worker reads the log"
+READY_LINES = {"worker": "the worker reads the log", "timers": "the timers run"}
 """What a process without the role `api`, which nobody can ask, writes once it works."""
 SHOWN_LINES = 60
 
@@ -214,7 +214,8 @@ class Service:
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:
         if "api" not in self.roles:
-            return READY_LINE in self.output()[self._began :]
+            written = self.output()[self._began :]
+            return all(READY_LINES[role] in written for role in self.roles)
         try:
             return (await client.get("/readyz")).status_code == 200
         except httpx.TransportError:

@@ -98,6 +98,7 @@ class Timers:
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set; the batch at hand is finished first."""
         self._is_running = True
+        logger.info("the timers run")
         try:
             while not stop.is_set():
                 if not await self._round(stop):
