@@ -4,13 +4,14 @@ PYTHON := $(VENV)/bin/python
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 CODE := src tests tools $(wildcard migrations bench examples)
+LAWS := tests/unit/test_laws.py tests/integration/test_laws.py
 
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
 INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-format check-code check-types check-layers check-openapi check-requirements \
-	services run-production verify-mutations bench format lock development
+.PHONY: help run test check check-format check-code check-types check-layers check-openapi check-diagrams \
+	check-requirements services run-production verify-laws verify-mutations bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -23,7 +24,7 @@ run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first mi
 test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
 	$(PYTHON) -m pytest
 
-check: check-format check-code check-types check-layers check-openapi check-requirements ## format, lint, types, layers, OpenAPI and requirements
+check: check-format check-code check-types check-layers check-openapi check-diagrams check-requirements ## format, lint, types, layers, OpenAPI, diagrams, requirements
 
 check-format: $(DEVELOPMENT)
 	$(PYTHON) -m ruff format --check $(CODE)
@@ -40,6 +41,9 @@ check-layers: $(DEVELOPMENT)
 check-openapi: $(DEVELOPMENT)
 	$(PYTHON) -m lifecycle_engine openapi --check
 
+check-diagrams: $(DEVELOPMENT)
+	$(PYTHON) -m tools.diagrams --check
+
 check-requirements: $(DEVELOPMENT)
 	$(PYTHON) -m tools.lock --check
 
@@ -48,6 +52,9 @@ services: $(DEVELOPMENT) ## run PostgreSQL and Kafka until Ctrl-C, and say how t
 
 run-production: $(DEVELOPMENT) ## run one process a role, on Kafka and PostgreSQL
 	@exec $(PYTHON) -m tools.production
+
+verify-laws: $(DEVELOPMENT) ## look for a counterexample to the laws of the fold in earnest, for an hour or so
+	$(PYTHON) -m pytest --hypothesis-profile=laws $(LAWS)
 
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations

@@ -10,7 +10,24 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from lifecycle_engine.api import customers, ingest, journeys, lifecycles, openapi, problems, touchpoints
+from lifecycle_engine.api import (
+    activations,
+    customers,
+    definitions,
+    diagrams,
+    explanations,
+    identities,
+    ingest,
+    jobs,
+    journeys,
+    lifecycles,
+    mergers,
+    openapi,
+    overrides,
+    problems,
+    retractions,
+    touchpoints,
+)
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
 from lifecycle_engine.api.paths import SentPath
@@ -57,7 +74,22 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     # First, since routes are tried in their order and most requests are for this one.
     app.router.routes.insert(0, Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]))
-    for router in (health_routes, customers.router, journeys.router, touchpoints.router, lifecycles.router):
+    for router in (
+        health_routes,
+        customers.router,
+        journeys.router,
+        overrides.router,
+        identities.router,
+        mergers.router,
+        explanations.router,
+        touchpoints.router,
+        retractions.router,
+        definitions.router,
+        lifecycles.router,
+        activations.router,
+        jobs.router,
+        diagrams.router,
+    ):
         app.include_router(router)
     openapi.install(app)
     problems.install(app)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.negotiation import AcceptLanguage, label_of
 from lifecycle_engine.api.paths import CustomerValue
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.values import Instant, Kind
+from lifecycle_engine.api.stays import StageLabel
+from lifecycle_engine.api.values import Instant, Kind, split
 from lifecycle_engine.engine.refold import folded
 from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.fold import fold, next_timer
@@ -65,6 +67,7 @@ class Journey(BaseModel):
     lifecycle: str = Field(examples=["five-stages"])
     subject: str | None = Field(description="What the journey is about; null where the lifecycle has no subjects.")
     stage: str = Field(examples=["purchase"])
+    label: StageLabel
     entered_at: Instant
     previous_stage: str | None = Field(examples=["consideration"])
     sequence: int = Field(description="The number of the journey's last change.", examples=[3])
@@ -82,13 +85,15 @@ class Customer(BaseModel):
     customer_id: str | None = Field(description="Null for somebody who is known by an anonymous id only.")
     identities: list[IdentityAnswer]
     traits: dict[str, JsonValue] = Field(examples=[{}])
-    first_touchpoint_at: Instant = Field(description="When the first of its touchpoints occurred.")
-    last_touchpoint_at: Instant = Field(description="When the last of its touchpoints occurred.")
+    first_touchpoint_at: Instant | None = Field(
+        description="When the first of its touchpoints occurred; null where it has none that was not retracted."
+    )
+    last_touchpoint_at: Instant | None = Field(description="When the last of its touchpoints occurred.")
     journeys: list[Journey]
 
 
 class AcceptedTouchpoint(BaseModel):
-    """A touchpoint as it was accepted."""
+    """A touchpoint, or another fact, as it was accepted."""
 
     id: str
     source: str = Field(description="Within which the id is unique: the name of the poster's API key.")
@@ -101,6 +106,7 @@ class AcceptedTouchpoint(BaseModel):
     properties: dict[str, JsonValue] | None = Field(description="Null once they are pruned.")
     context: dict[str, JsonValue] | None = Field(description="Null once it is pruned.")
     muted: bool = Field(description="Whether nobody was told of what it alone caused.")
+    retracted_at: Instant | None = Field(description="Since when it counts as never accepted; null while it counts.")
 
 
 class TouchpointPage(Page[AcceptedTouchpoint]):
@@ -120,10 +126,15 @@ def customer_id_of(identity: Identity) -> str | None:
 
 @router.get("", operation_id="get_customer", summary="Where a customer stands now")
 async def get_customer(
-    request: Request, customer_id: CustomerValue, question: Annotated[CustomerQuestion, Query()]
+    request: Request,
+    response: Response,
+    customer_id: CustomerValue,
+    question: Annotated[CustomerQuestion, Query()],
+    accept_language: AcceptLanguage = None,
 ) -> Customer:
     """Every journey of the customer, with its stage, since when it is there, and its measures."""
     services: Services = request.app.state.services
+    response.headers["Vary"] = "Accept-Language"
     identity = Identity(question.kind, customer_id)
     async with services.database.transaction() as connection:
         overview = await find_overview(connection, identity)
@@ -141,6 +152,7 @@ async def get_customer(
                     lifecycle=lifecycle,
                     subject=subject,
                     stage=current.stage,
+                    label=label_of(definition, current.stage, accept_language),
                     entered_at=current.entered_at,
                     previous_stage=current.previous_stage,
                     sequence=overview.sequences.get(lifecycle, {}).get(subject, 0),
@@ -162,6 +174,9 @@ async def get_customer(
 class TouchpointsQuestion(CustomerQuestion):
     """Which part of a customer's touchpoints is asked for."""
 
+    include: Annotated[list[Literal["facts"]], BeforeValidator(split)] = Field(
+        [], description="`facts`: also what is no touchpoint, such as traits, links, merges and overrides."
+    )
     limit: Limit = DEFAULT_LIMIT
     cursor: Cursor = None
 
@@ -175,34 +190,37 @@ class TouchpointsQuestion(CustomerQuestion):
 async def list_touchpoints(
     request: Request, customer_id: CustomerValue, question: Annotated[TouchpointsQuestion, Query()]
 ) -> TouchpointPage:
-    """The customer's touchpoints, the one that occurred last first."""
+    """The customer's touchpoints, the one that occurred last first; those that were retracted are marked."""
     services: Services = request.app.state.services
     identity = Identity(question.kind, customer_id)
-    asked = ("touchpoints", *identity)
+    asked = ("touchpoints", *identity, question.include)
     before = decode_cursor(question.cursor, asked, Place) if question.cursor else None
     async with services.database.transaction() as connection:
         aggregate = await find_aggregate(connection, identity, LATEST)
         if aggregate is None:
             raise customer_not_found(identity)
-        found = await newest_touchpoints(connection, aggregate.members, before, question.limit + 1)
+        found = await newest_touchpoints(
+            connection, aggregate.members, before, question.limit + 1, facts="facts" in question.include
+        )
     return page_of(TouchpointPage, found, question.limit, asked, lambda one: one.place, _accepted)
 
 
 def _accepted(stored: StoredTouchpoint) -> AcceptedTouchpoint:
     properties, context = (None, None) if stored.body is None else decode_body(stored.body)
-    is_customer = stored.identity.kind == "customer_id"
+    who = stored.identity
     return AcceptedTouchpoint(
         id=stored.id,
         source=stored.source,
         type=stored.type,
-        customer_id=stored.identity.value if is_customer else None,
-        anonymous_id=stored.anonymous_id if is_customer else stored.identity.value,
+        customer_id=who.value if who is not None and who.kind == "customer_id" else None,
+        anonymous_id=who.value if who is not None and who.kind == "anonymous_id" else stored.anonymous_id,
         occurred_at=stored.occurred_at,
         received_at=stored.received_at,
         recorded_at=stored.recorded_at,
         properties=properties,
         context=context,
         muted=stored.muted,
+        retracted_at=stored.retracted_at,
     )
 
 

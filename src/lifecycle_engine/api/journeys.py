@@ -6,20 +6,21 @@ still record something before that instant, and one about an instant that has no
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, invalid_cursor, page_of
 from lifecycle_engine.api.customers import CustomerQuestion, customer_id_of, customer_not_found
+from lifecycle_engine.api.negotiation import AcceptLanguage
 from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import Cause, HistoryItem, cause_of, history_item
-from lifecycle_engine.api.values import Instant, InstantParameter, Text
+from lifecycle_engine.api.stays import Cause, HistoryItem, Labels, cause_of, history_item, labels_of
+from lifecycle_engine.api.values import Instant, InstantParameter, Text, split
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate, settle
 from lifecycle_engine.store.answers.stays import (
@@ -69,6 +70,9 @@ class JourneyMoment(BaseModel):
     lifecycle: str = Field(examples=["five-stages"])
     subject: str | None
     stage: str | None = Field(examples=["purchase"])
+    label: str | None = Field(
+        description="The stage's label in the language asked for (`Accept-Language`).", examples=["Purchase"]
+    )
     entered_at: Instant | None
     left_at: Instant | None = Field(description="When the next stay begins; null for the last one.")
     previous_stage: str | None = Field(examples=["consideration"])
@@ -84,9 +88,11 @@ class JourneyMoment(BaseModel):
 @router.get("/journeys/{lifecycle}", operation_id="get_journey", summary="The stage at an instant, as known at another")
 async def get_journey(
     request: Request,
+    response: Response,
     customer_id: CustomerValue,
     lifecycle: LifecycleKey,
     question: Annotated[JourneyQuestion, Query()],
+    accept_language: AcceptLanguage = None,
 ) -> JourneyMoment:
     """The stay with `entered_at` ≤ `as_of` < `left_at`; of two moves at one instant the later one answers."""
     services: Services = request.app.state.services
@@ -101,12 +107,9 @@ async def get_journey(
         raise customer_not_found(identity)
     if not answer.is_known_lifecycle:
         raise lifecycle_not_found(lifecycle)
-    return _moment(answer, lifecycle, question)
-
-
-def _split(value: Any) -> Any:
-    """`include=a,b` and `include=a&include=b` say the same."""
-    return [part for text in value for part in text.split(",")] if isinstance(value, list) else value
+    response.headers["Vary"] = "Accept-Language"
+    labels = await labels_of(services.definitions, [answer.stay] if answer.stay else [], accept_language)
+    return _moment(answer, lifecycle, question, labels)
 
 
 class HistoryQuestion(CustomerQuestion):
@@ -115,7 +118,7 @@ class HistoryQuestion(CustomerQuestion):
     lifecycle: Text | None = Field(None, description="Only this lifecycle.", examples=["five-stages"])
     subject: Subject = None
     known_at: KnownAt = None
-    include: Annotated[list[Literal["superseded", "refusals"]], BeforeValidator(_split)] = Field(
+    include: Annotated[list[Literal["superseded", "refusals"]], BeforeValidator(split)] = Field(
         [], description="Also what corrections have superseded; also moves that were refused. Separated by commas."
     )
     limit: Limit = DEFAULT_LIMIT
@@ -128,7 +131,11 @@ class HistoryPage(Page[HistoryItem]):
 
 @router.get("/history", operation_id="list_history", summary="All stays of a customer", responses=responses(400))
 async def list_history(
-    request: Request, customer_id: CustomerValue, question: Annotated[HistoryQuestion, Query()]
+    request: Request,
+    response: Response,
+    customer_id: CustomerValue,
+    question: Annotated[HistoryQuestion, Query()],
+    accept_language: AcceptLanguage = None,
 ) -> HistoryPage:
     """Stays by lifecycle, subject and `entered_at`; each ends where the next one begins.
 
@@ -157,7 +164,11 @@ async def list_history(
             lines = await find_lines(connection, aggregate.id, known_at, wanted, after, question.limit + 1)
         except LookupError:
             raise invalid_cursor("leads nowhere") from None
-    return page_of(HistoryPage, lines, question.limit, asked, lambda known: known.key, history_item)
+    response.headers["Vary"] = "Accept-Language"
+    labels = await labels_of(services.definitions, lines, accept_language)
+    return page_of(
+        HistoryPage, lines, question.limit, asked, lambda known: known.key, lambda known: history_item(known, labels)
+    )
 
 
 def lifecycle_not_found(key: str) -> ProblemError:
@@ -179,7 +190,7 @@ def _in_the_future(parameter: str, detail: str) -> ProblemError:
     return ProblemError(422, "in_the_future", f"{parameter} {detail}")
 
 
-def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion) -> JourneyMoment:
+def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion, labels: Labels) -> JourneyMoment:
     known = answer.stay
     event = known.line.event if known else None
     return JourneyMoment(
@@ -187,6 +198,7 @@ def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion) ->
         lifecycle=lifecycle,
         subject=question.subject,
         stage=event.stage if event else None,
+        label=labels(event) if event else None,
         entered_at=event.at if event else None,
         left_at=known.left_at if known else None,
         previous_stage=event.origin if event else None,

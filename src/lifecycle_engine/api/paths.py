@@ -62,6 +62,14 @@ CustomerValue = Annotated[
         examples=["42"],
     ),
 ]
+CustomerId = Annotated[
+    Part,
+    AfterValidator(_name),
+    Path(description="The customer's id, percent-encoded (`a/b` is `a%2Fb`).", examples=["42"]),
+]
+AnonymousId = Annotated[
+    Part, AfterValidator(_name), Path(description="An anonymous id, percent-encoded.", examples=["3f1c"])
+]
 LifecycleKey = Annotated[Part, Path(description="The key of a lifecycle.", examples=["five-stages"])]
 TouchpointId = Annotated[
     Part,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from lifecycle_engine.api.negotiation import label_of
 from lifecycle_engine.api.values import Instant
+from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.lifecycle.journeys import CauseKind, Event
 from lifecycle_engine.store.answers.stays import KnownLine
 
@@ -25,6 +28,9 @@ Lifecycle = Annotated[str, Field(examples=["five-stages"])]
 Subject = Annotated[
     str | None, Field(description="What the journey is about; null where the lifecycle has no subjects.")
 ]
+StageLabel = Annotated[
+    str, Field(description="The stage's label in the language asked for (`Accept-Language`).", examples=["Purchase"])
+]
 Skipped = Annotated[list[str], Field(description="The stages that lie between, in their order.", examples=[[]])]
 RecordedAt = Annotated[Instant, Field(description="Since when this is known.")]
 SupersededAt = Annotated[
@@ -38,6 +44,7 @@ class Stay(BaseModel):
     lifecycle: Lifecycle
     subject: Subject
     stage: str = Field(examples=["purchase"])
+    label: StageLabel
     entered_at: Instant
     left_at: Instant | None = Field(description="When the next stay begins; null for the current one.")
     origin: str | None = Field(
@@ -56,6 +63,7 @@ class Refusal(BaseModel):
     lifecycle: Lifecycle
     subject: Subject
     stage: str = Field(description="The stage that the rule aimed at.", examples=["retention"])
+    label: StageLabel
     entered_at: Instant = Field(description="When it would have been entered.")
     left_at: None = None
     origin: str | None = Field(
@@ -84,13 +92,25 @@ def cause_of(event: Event) -> Cause:
     )
 
 
-def history_item(known: KnownLine) -> Stay | Refusal:
+Labels = Callable[[Event], str]
+"""The label of the stage that a line leads to."""
+
+
+async def labels_of(definitions: Definitions, lines: Iterable[KnownLine], accept_language: str | None) -> Labels:
+    """The labels of these lines' stages in a language, each as its version of the definition has it."""
+    used = {(line.event.lifecycle, line.event.definition_version) for line, _ in lines}
+    found = {name: await definitions.version(*name) for name in sorted(used)}
+    return lambda event: label_of(found[event.lifecycle, event.definition_version], event.stage, accept_language)
+
+
+def history_item(known: KnownLine, labels: Labels) -> Stay | Refusal:
     """A line as the history lists it."""
     event = known.line.event
     fields = {
         "lifecycle": event.lifecycle,
         "subject": event.subject,
         "stage": event.stage,
+        "label": labels(event),
         "entered_at": event.at,
         "left_at": known.left_at,
         "origin": event.origin,

@@ -1,25 +1,29 @@
-"""`GET /v1/touchpoints/{id}`: the receipt, which tells what became of a touchpoint that was posted."""
+"""`GET /v1/touchpoints/{id}`: the receipt, which tells what became of a touchpoint, or an entry, that was posted."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.api.authentication import Key, requires
+from lifecycle_engine.api.backlog import is_applied
 from lifecycle_engine.api.customers import IdentityAnswer
 from lifecycle_engine.api.paths import TouchpointId
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import HistoryItem, history_item
+from lifecycle_engine.api.stays import HistoryItem, Labels, history_item, labels_of
 from lifecycle_engine.api.values import Instant, Text
+from lifecycle_engine.lifecycle.instants import parse_instant
+from lifecycle_engine.lifecycle.touchpoints import OVERRIDE, Place
+from lifecycle_engine.log.message import decode_body
 from lifecycle_engine.log.port import LogUnavailableError
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate
 from lifecycle_engine.store.answers.facts import SetAside, StoredTouchpoint, find_set_aside, find_touchpoint
 from lifecycle_engine.store.answers.stays import KnownLine, LineFilter, find_lines
-from lifecycle_engine.store.positions import read_positions
+from lifecycle_engine.store.touchpoints import ABSENT
 
 router = APIRouter(prefix="/v1/touchpoints", tags=["touchpoints"], responses=responses(401, 403, 404, 422, 503))
 
@@ -36,12 +40,15 @@ class Receipt(BaseModel):
 
     id: str
     source: str = Field(description="Within which the id is unique: the name of the poster's API key.")
-    status: Literal["pending", "applied", "late", "dead_letter"] = Field(
-        description="`late`: it changed what was already told. `dead_letter`: it was set aside, see `problem`."
+    status: Literal["pending", "applied", "late", "retracted", "dead_letter"] = Field(
+        description="`late`: it changed what was already told. `retracted`: it counts as never accepted. "
+        "`dead_letter`: it was set aside, see `problem`."
     )
-    customer: IdentityAnswer | None = Field(description="Under whose name it is stored.")
+    type: str | None = Field(examples=["purchase"])
+    customer: IdentityAnswer | None = Field(description="Under whose name it is stored; null for a retraction.")
     occurred_at: Instant | None
     recorded_at: Instant | None = Field(description="When it took effect, or was set aside.")
+    retracted_at: Instant | None = Field(description="When it was retracted; it may be so before it comes.")
     duplicates: int = Field(description="How often it came again.", examples=[0])
     conflicts: int = Field(description="How often its id came with other content, which was not taken.", examples=[0])
     transitions: list[HistoryItem] = Field(description="The stays that it caused and that stand.")
@@ -65,14 +72,19 @@ async def get_receipt(
 ) -> Receipt:
     """The receipt. 404 once everything that the log held when you asked has been applied without a trace of it."""
     source = key.name if question.source is None else question.source
+    return await known_receipt(request.app.state.services, source, id)
+
+
+async def known_receipt(services: Services, source: str, id_: str) -> Receipt:
+    """The receipt of a touchpoint, or of one that may still be on its way. Raises ProblemError 404, 503."""
     try:
-        receipt = await find_receipt(request.app.state.services, source, id)
+        receipt = await find_receipt(services, source, id_)
     except LogUnavailableError as error:
         detail = f"whether it is still on its way cannot be told: {error}; try again"
         raise ProblemError(503, "log_unavailable", detail, headers={"Retry-After": "1"}) from None
     if receipt is None:
         raise ProblemError(
-            404, "touchpoint_not_found", f"no touchpoint {id!r} of the source {source!r} has been accepted"
+            404, "touchpoint_not_found", f"no touchpoint {id_!r} of the source {source!r} has been accepted"
         )
     return receipt
 
@@ -83,23 +95,27 @@ async def find_receipt(services: Services, source: str, id_: str) -> Receipt | N
     Raises LogUnavailableError.
     """
     async with services.database.transaction() as connection:
-        if receipt := await _receipt(connection, source, id_):
-            return receipt
+        found = await _find(connection, source, id_)
+    if found is not None:
+        return await _receipt(services, source, id_, found)
     # In this order: what was in the log and is applied must be found by the look that comes last.
     bounds = await services.appender.bounds()
     async with services.database.transaction() as connection:
-        applied = await read_positions(connection, services.log, list(bounds))
-        if receipt := await _receipt(connection, source, id_):
-            return receipt
-    if all(applied.get(partition, first) >= end for partition, (first, end) in bounds.items()):
+        is_settled = await is_applied(services, connection, bounds)
+        found = await _find(connection, source, id_)
+    if found is not None:
+        return await _receipt(services, source, id_, found)
+    if is_settled:
         return None
     return Receipt(
         id=id_,
         source=source,
         status="pending",
+        type=None,
         customer=None,
         occurred_at=None,
         recorded_at=None,
+        retracted_at=None,
         duplicates=0,
         conflicts=0,
         transitions=[],
@@ -107,28 +123,50 @@ async def find_receipt(services: Services, source: str, id_: str) -> Receipt | N
     )
 
 
-async def _receipt(connection: AsyncConnection, source: str, id_: str) -> Receipt | None:
+class _Applied(NamedTuple):
+    stored: StoredTouchpoint
+    lines: list[KnownLine]
+
+
+async def _find(connection: AsyncConnection, source: str, id_: str) -> _Applied | SetAside | None:
     if stored := await find_touchpoint(connection, source, id_):
         lines = []
-        if aggregate := await find_aggregate(connection, stored.identity, LATEST):
-            lines = await find_lines(connection, aggregate.id, LATEST, LineFilter(cause=stored.place))
-        return _accepted(stored, lines)
-    if set_aside := await find_set_aside(connection, source, id_):
-        return _dead_letter(source, id_, set_aside)
-    return None
+        if stored.identity and (aggregate := await find_aggregate(connection, stored.identity, LATEST)):
+            lines = await find_lines(connection, aggregate.id, LATEST, LineFilter(causes=_places(stored)))
+        return _Applied(stored, lines)
+    return await find_set_aside(connection, source, id_)
 
 
-def _accepted(stored: StoredTouchpoint, lines: list[KnownLine]) -> Receipt:
+async def _receipt(services: Services, source: str, id_: str, found: _Applied | SetAside) -> Receipt:
+    if isinstance(found, SetAside):
+        return _dead_letter(source, id_, found)
+    return _accepted(found, await labels_of(services.definitions, found.lines, None))
+
+
+def _places(stored: StoredTouchpoint) -> tuple[Place, ...]:
+    """Where there can be lines of its doing: at its own place, and where the pin of an override ends."""
+    if stored.type == OVERRIDE and stored.body is not None:
+        properties, _ = decode_body(stored.body)
+        if (end := properties.get("expires_at")) is not None:
+            return stored.place, stored.place._replace(occurred_at=parse_instant(end))
+    return (stored.place,)
+
+
+def _accepted(found: _Applied, labels: Labels) -> Receipt:
+    stored = found.stored
+    is_here = stored.type != ABSENT
     return Receipt(
         id=stored.id,
         source=stored.source,
-        status="late" if stored.late else "applied",
-        customer=IdentityAnswer(kind=stored.identity.kind, value=stored.identity.value),
-        occurred_at=stored.occurred_at,
-        recorded_at=stored.recorded_at,
+        status="retracted" if stored.retracted_at is not None else "late" if stored.late else "applied",
+        type=stored.type if is_here else None,
+        customer=IdentityAnswer(**stored.identity._asdict()) if stored.identity else None,
+        occurred_at=stored.occurred_at if is_here else None,
+        recorded_at=stored.recorded_at if is_here else None,
+        retracted_at=stored.retracted_at,
         duplicates=stored.duplicates,
         conflicts=stored.conflicts,
-        transitions=[history_item(line) for line in lines],
+        transitions=[history_item(line, labels) for line in found.lines],
         problem=None,
     )
 
@@ -138,9 +176,11 @@ def _dead_letter(source: str, id_: str, set_aside: SetAside) -> Receipt:
         id=id_,
         source=source,
         status="dead_letter",
+        type=None,
         customer=None,
         occurred_at=None,
         recorded_at=set_aside.recorded_at,
+        retracted_at=None,
         duplicates=0,
         conflicts=0,
         transitions=[],

@@ -15,19 +15,26 @@ Instant = Annotated[int, PlainSerializer(format_instant, return_type=str), WithJ
 """An instant in an answer: microseconds since the epoch inside, RFC 3339 UTC outside."""
 
 
-def _parsed(value: Any) -> Any:
+def _parsed(value: Any) -> int:
     if not isinstance(value, str):
-        return value
+        raise ValueError("must be a text: RFC 3339 with an offset, such as 2026-03-01T12:30:00Z")
     try:
         return parse_instant(value)
     except ValueError as error:
         # An offset's plus sign that was not encoded has arrived as a space.
-        raise ValueError(f"{error}; write its plus sign as %2B" if " " in value else str(error)) from None
+        is_encoded = value[-6:-5] != " "
+        raise ValueError(str(error) if is_encoded else f"{error}; write its plus sign as %2B") from None
 
 
 InstantParameter = Annotated[int, BeforeValidator(_parsed), WithJsonSchema(_INSTANT)]
 """An instant in a question: RFC 3339 with an offset outside, microseconds since the epoch inside."""
 
 Text = Annotated[str, AfterValidator(without_nul)]
+
+
+def split(value: Any) -> Any:
+    """`include=a,b` and `include=a&include=b` say the same."""
+    return [part for text in value for part in text.split(",")] if isinstance(value, list) else value
+
 
 Kind = Literal["customer_id", "anonymous_id"]

@@ -125,7 +125,7 @@ class Definition:
 
     `names` and `asked_measures` are what its guards can ask for, beside nothing else. `timers` are the rules with a
     timer; clocks are kept in their order. `windows` are the measures with `within`, `watched` those of them that a
-    condition names, by their places among the measures.
+    condition names, by their places among the measures; `watching` are the stages in which a condition can decide.
     """
 
     key: str
@@ -145,6 +145,7 @@ class Definition:
     conditions: tuple[Rule, ...]
     windows: tuple[tuple[int, Measure], ...]
     watched: tuple[tuple[int, Measure], ...]
+    watching: frozenset[str]
     _by_type: Mapping[str, _Concerned] = field(repr=False, compare=False)
 
     def concerned(self, type_: str) -> _Concerned:
@@ -210,7 +211,7 @@ class Compilation:
         key = self.matching(document.get("lifecycle", ""), "/lifecycle", _KEY, "lower-case letters, digits, - and _")
         raw_stages = self.sequence(document.get("stages", []), "/stages", MAX_STAGES)
         ranks = self.ranks = self.stage_keys(raw_stages)
-        if "stages" in document and not raw_stages:
+        if document.get("stages") == []:
             self.problem("/stages", "a lifecycle has at least one stage")
         initial = self.stage(document.get("initial", ""), "/initial", ranks) if "initial" in document else ""
         opens = self.types(document["opens"], "/opens") if "opens" in document else None
@@ -260,6 +261,7 @@ class Compilation:
             conditions,
             windows,
             tuple((n, measure) for n, measure in windows if f"measures.{measure.name}" in watched),
+            frozenset(stage for stage in stages if any(rule.is_from(stage) for rule in conditions)),
             by_type,
         )
 
@@ -290,7 +292,7 @@ class Compilation:
             return
         kinds = tuple(kind.value for kind in MeasureKind)
         for name, raw in raw_measures.items():
-            pointer = f"/measures/{_escaped(str(name))}"
+            pointer = f"/measures/{escaped(str(name))}"
             if not self.matching(name, pointer, _NAME, "a letter, then letters, digits and _"):
                 continue
             measure = self.mapping(raw, pointer)
@@ -362,7 +364,7 @@ class Compilation:
 
     def rename(self, raw: Mapping[str, Any], ranks: Mapping[str, int]) -> Mapping[str, str]:
         for old, new in raw.items():
-            pointer = f"/rename/{_escaped(str(old))}"
+            pointer = f"/rename/{escaped(str(old))}"
             if old in ranks:
                 self.problem(pointer, f"{old!r} is a stage of this version; only stages that it lacks are renamed")
             self.stage(new, pointer, ranks)
@@ -384,7 +386,7 @@ class Compilation:
             return None
         moves = {}
         for origin, targets in raw.items():
-            pointer = f"/moves/{_escaped(str(origin))}"
+            pointer = f"/moves/{escaped(str(origin))}"
             self.stage(origin, pointer, ranks)
             listed = self.sequence(targets, pointer, MAX_STAGES)
             moves[str(origin)] = frozenset(self.stage(key, f"{pointer}/{i}", ranks) for i, key in enumerate(listed))
@@ -400,9 +402,7 @@ class Compilation:
             try:
                 guards.append(compiler.compile(source))
             except GuardError as error:
-                hint = error.hint
-                if error.unknown is not None and f"{error.unknown}(" not in source:
-                    hint = self.name_meant(error.unknown, error.known)
+                hint = error.hint if error.unknown is None else self.name_meant(error.unknown, error.known, source)
                 self.problem(place, str(error), hint)
             else:
                 self.compiled.setdefault(pointer, []).append((place, guards[-1]))
@@ -411,7 +411,7 @@ class Compilation:
     def labels(self, raw: Any, pointer: str) -> Mapping[str, str]:
         labels = self.mapping(raw, pointer)
         for language, label in labels.items():
-            place = f"{pointer}/{_escaped(str(language))}"
+            place = f"{pointer}/{escaped(str(language))}"
             self.matching(language, place, _LANGUAGE, "a language tag such as en or pt-BR")
             if not isinstance(label, str) or not 0 < len(label) <= 200:
                 self.problem(place, "a label is a text of 1 to 200 characters")
@@ -427,7 +427,7 @@ class Compilation:
         # Looking for what was meant takes longer than everything else here.
         return closest(word, choices) if len(self.problems) < MAX_HINTS else None
 
-    def name_meant(self, unknown: str, known: Sequence[str]) -> str | None:
+    def name_meant(self, unknown: str, known: Sequence[str], source: str) -> str | None:
         """What may have been meant by a name in an expression that is not known there."""
         root, _, rest = unknown.partition(".")
         field = rest.partition(".")[0]
@@ -443,7 +443,9 @@ class Compilation:
             return self.meant(root, sorted({name.partition(".")[0] for name in known}))
         by_field = {name.partition(".")[2] or name: name for name in known}
         close = difflib.get_close_matches(root[:64], by_field, 1) if len(self.problems) < MAX_HINTS else ()
-        return f"did you mean {by_field[close[0]]!r}?" if close else "text stands in quotes"
+        if close:
+            return f"did you mean {by_field[close[0]]!r}?"
+        return None if f"{unknown}(" in source else "text stands in quotes"
 
     def mapping(self, raw: Any, pointer: str) -> Mapping[str, Any]:
         if isinstance(raw, dict):
@@ -466,7 +468,7 @@ class Compilation:
         for name in mapping:
             if name not in names:
                 self.problem(
-                    f"{pointer}/{_escaped(str(name))}", f"unknown name {str(name)[:80]!r}", self.meant(str(name), names)
+                    f"{pointer}/{escaped(str(name))}", f"unknown name {str(name)[:80]!r}", self.meant(str(name), names)
                 )
         for name in required:
             if name not in mapping:
@@ -531,11 +533,12 @@ _LITERAL = re.compile(
 def mentioned(source: str, names: Iterable[str]) -> list[str]:
     """Those of the names that an expression asks for; what stands in texts and comments is not asked."""
     bare = _LITERAL.sub(lambda found: " " if found[1] else '""', source).replace("`", "")
-    bare = re.sub(r"\s*\.\s*", ".", bare)
+    bare = re.sub(r"(?<!\s)\s*\.\s*", ".", bare)
     return [name for name in names if name in bare and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", bare)]
 
 
-def _escaped(token: str) -> str:
+def escaped(token: str) -> str:
+    """A name as a JSON pointer has it; one of more than 80 characters is cut, and the pointer then leads around it."""
     return token[:80].replace("~", "~0").replace("/", "~1")
 
 

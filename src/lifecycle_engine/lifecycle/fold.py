@@ -36,6 +36,7 @@ Definitions = Mapping[str, Timeline]
 Tell = Callable[[Event], object]
 
 CHECKPOINT_EVERY = 16
+NEVER = 1 << 62
 
 
 class Judge(Protocol):
@@ -458,7 +459,8 @@ def _settled(
         after = after._replace(later=_prospects(timeline, before, after, at, type_, fact))
     elif not definition.timers and not definition.watched and after.shown is None:
         return after
-    return after._replace(wake=_wake(timeline, after))
+    wake = _wake(timeline, after)
+    return after if wake == after.wake else after._replace(wake=wake)
 
 
 def _clocked(timeline: Timeline, before: JourneyState, after: JourneyState, at: int) -> JourneyState:
@@ -525,19 +527,20 @@ def _prospects(
 def _wake(timeline: Timeline, journey: JourneyState) -> int | None:
     """The next instant at which something is due though no touchpoint comes."""
     definition = timeline[journey.epoch].definition
-    due = [
-        started + timer.after
-        for (_, timer), started in zip(definition.timers, journey.clocks, strict=True)
-        if started is not None
-    ]
-    if definition.watched and any(rule.is_from(journey.stage) for rule in definition.conditions):
-        ends = (measure.next_end(journey.totals[n]) for n, measure in definition.watched)
-        due += [end for end in ends if end is not None]
+    first = NEVER
+    for (_, timer), started in zip(definition.timers, journey.clocks, strict=True):
+        if started is not None and started + timer.after < first:
+            first = started + timer.after
+    if definition.watched and journey.stage in definition.watching:
+        for n, measure in definition.watched:
+            end = measure.next_end(journey.totals[n])
+            if end is not None and end < first:
+                first = end
     if journey.shown is not None and journey.shown.until is not None:
-        due.append(journey.shown.until)
+        first = min(first, journey.shown.until)
     if journey.epoch + 1 < len(timeline):
-        due.append(timeline[journey.epoch + 1].since)
-    return min(due, default=None)
+        first = min(first, timeline[journey.epoch + 1].since)
+    return None if first == NEVER else first
 
 
 def next_timer(definition: Definition, journey: JourneyState) -> tuple[Rule, Timer, int] | None:
