@@ -38,10 +38,10 @@ async def migrate(database: Database) -> None:
         await connection.run_sync(upgrade)
     async with database.transaction() as connection:
         await lock_definitions(connection)
-        is_first_start = not await summaries(connection, "", 1) and not await definition_number(connection)
         now = await database.clock(connection)
+        is_first_start = not await summaries(connection, "", 1, now) and not await definition_number(connection)
         for key, document in builtin_documents().items():
-            if await find_summary(connection, key) is None:
+            if await find_summary(connection, key, now) is None:
                 await add_version(connection, key, document, "application/yaml", now)
         if is_first_start:
             await activate_version(connection, FIRST_LIFECYCLE, 1, now)

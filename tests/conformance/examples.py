@@ -1,4 +1,7 @@
-"""The worked examples of "The fold, precisely" (`fold.yaml`), for whoever can play touchpoints and read a history."""
+"""The worked examples of "The fold, precisely", for whoever can play facts and read a history.
+
+Those of the contract are in `fold.yaml`, those of our own in `own.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from lifecycle_engine.lifecycle.instants import format_instant
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,10 +33,10 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One expected refusal. `at` is in microseconds since the epoch."""
+    """One expected refusal. `at` is in microseconds since the epoch; `rule` is None for an override."""
 
     at: int
-    rule: int
+    rule: int | None
     to: str
     reason: str
 
@@ -42,7 +47,8 @@ class Case:
 
     `touchpoints` are in the order of their arrival, duplicates included; each has `id`, `type`, `occurred_at`
     (microseconds since the epoch) and `properties`. `now` is when the question is put. `journeys` are the stays of each
-    subject (None without `per`).
+    subject (None without `per`). `later` are further versions of the definition, each with the instant from which on it
+    holds. In our own examples there are facts under reserved types among the touchpoints, as they stand in the log.
     """
 
     name: str
@@ -51,6 +57,16 @@ class Case:
     now: int
     journeys: Mapping[str | None, tuple[Stay, ...]]
     refusals: tuple[Refusal, ...]
+    later: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+
+    @property
+    def versions(self) -> list[tuple[int | None, int, Mapping[str, Any]]]:
+        """From when it holds (None: from the beginning of time), its number, and its document."""
+        return [(since, n, each) for n, (since, each) in enumerate([(None, self.definition), *self.later], 1)]
+
+
+SOURCE = "test"
+"""Where all facts of the examples come from."""
 
 
 def microseconds(moment: str) -> int:
@@ -64,8 +80,17 @@ def _stay(raw: list[Any]) -> Stay:
     return Stay(stage, microseconds(entered_at), origin, move, tuple(skipped), rule, cause)
 
 
-def _touchpoint(id_: str, type_: str, moment: str, properties: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    return {"id": id_, "type": type_, "occurred_at": microseconds(moment), "properties": properties or {}}
+def _fact(
+    lifecycle: str, id_: str, type_: str, moment: str, properties: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    given = dict(properties or {})
+    if type_ == "$override":
+        given = {"lifecycle": lifecycle, "subject": None, "reason": "an example", "actor": "someone", **given}
+        if "expires_at" in given:
+            given["expires_at"] = format_instant(microseconds(given["expires_at"]))
+    if type_ == "$retract":
+        given = {"source": SOURCE, **given}
+    return {"id": id_, "type": type_, "occurred_at": microseconds(moment), "properties": given}
 
 
 def read_case(raw: Mapping[str, Any]) -> Case:
@@ -73,13 +98,18 @@ def read_case(raw: Mapping[str, Any]) -> Case:
     return Case(
         name=raw["name"],
         definition=raw["definition"],
-        touchpoints=tuple(_touchpoint(*touchpoint) for touchpoint in raw["touchpoints"]),
+        touchpoints=tuple(_fact(raw["definition"]["lifecycle"], *fact) for fact in raw["touchpoints"]),
         now=microseconds(raw["now"]),
         journeys={subject: tuple(map(_stay, stays)) for subject, stays in journeys.items()},
         refusals=tuple(Refusal(microseconds(at), *rest) for at, *rest in raw.get("refusals", [])),
+        later=tuple((microseconds(each["from"]), each["definition"]) for each in raw.get("versions", [])),
     )
 
 
-_DOCUMENT = YAML(typ="safe", pure=True).load(Path(__file__).with_name("fold.yaml"))
+def _read(name: str) -> tuple[Case, ...]:
+    document = YAML(typ="safe", pure=True).load(Path(__file__).with_name(name))
+    return tuple(map(read_case, document["cases"]))
 
-CASES = tuple(map(read_case, _DOCUMENT["cases"]))
+
+CASES = _read("fold.yaml")
+OWN_CASES = _read("own.yaml")

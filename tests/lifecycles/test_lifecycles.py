@@ -14,8 +14,9 @@ from lifecycle_engine.schema import FIRST_LIFECYCLE, migrate, upgrade
 from lifecycle_engine.store.database import Database
 from tests import oracle
 from tests.conformance.examples import Refusal, Stay
-from tests.conformance.test_fold import arrived, compiled, sorted_once, told
+from tests.conformance.test_fold import arrived, definitions, told
 from tests.lifecycles.customers import CUSTOMERS
+from tests.lives import in_order
 from tests.service import service
 
 A_CENTURY = 36_525 * 86_400_000_000
@@ -43,7 +44,7 @@ def test_oracle(key: str, later: int) -> None:
 def test_fold(key: str, later: int) -> None:
     case = CUSTOMERS[key]
     events: list[Event] = []
-    fold(compiled(case.definition), sorted_once(arrived(case, 0)), tell=events.append, until=case.now + later)
+    fold(definitions(case), in_order(arrived(case, 0)), tell=events.append, until=case.now + later)
     assert told(events) == (case.journeys, case.refusals)
 
 
@@ -72,7 +73,7 @@ async def test_a_first_start_finds_all_and_one_active(database: Database) -> Non
             version = (await client.get(f"/v1/lifecycles/{key}/versions/1")).json()
             assert (version["document"], version["media_type"]) == (document, "application/yaml")
         activated = await client.post("/v1/lifecycles/cart/activate", json={"version": 1})
-        assert activated.status_code == 200, activated.text
+        assert activated.status_code == 202, activated.text
         await migrate(database)
         assert await active_versions(client) == {**first, "cart": 1}, "another start changes nothing"
 

@@ -192,11 +192,13 @@ MISTAKES: list[tuple[Any, str, str, Any]] = [
     (with_measure(last="occurred_at.x"), "/measures/m/last", "context.NAME, occurred_at", None),
     (with_measure(min="properties"), "/measures/m/min", "leads nowhere", None),
     (with_measure(sum="properties.x", of=["a", 1]), "/measures/m/of/1", "not a number", None),
-    (with_measure(sum="properties.x", within="7d"), "/measures/m/within", "windows are not supported", None),
+    (with_measure(sum="properties.x", within="1y"), "/measures/m/within", "no fixed length; say it in days", None),
+    (with_measure(count="x", within=7), "/measures/m/within", "a duration is a text such as 14d", None),
+    (with_measure(count="x", within="0d"), "/measures/m/within", "is not between 1s and 36500d", None),
     (small(rules={}), "/rules", "must be a list, not a map", None),
     (small(rules=[7]), "/rules/0", "must be a map, not a number", MISSING),
     (with_rule(on="x"), "/rules/0", "'to' is missing", None),
-    (with_rule(to="b"), "/rules/0", "a rule has `on` (touchpoint types), or at least `when`", None),
+    (with_rule(to="b"), "/rules/0", "a rule has `on` (touchpoint types), `after` (a timer), or at", None),
     (with_rule(on="x", to="bb"), "/rules/0/to", "there is no stage 'bb'", "did you mean 'b'?"),
     (with_rule(on="x", to="b", form="a"), "/rules/0/form", "unknown name 'form'", "did you mean 'from'?"),
     (with_rule(on=[], to="b"), "/rules/0/on", "an empty list", None),
@@ -214,9 +216,25 @@ MISTAKES: list[tuple[Any, str, str, Any]] = [
     (with_guard(True), "/rules/0/when/0", "an expression is text", "put it in quotes: 'True'"),
     (with_guard("1 <"), "/rules/0/when/0", "(column 4)", None),
     (with_guard("measures.n > 1"), "/rules/0/when/0", "undeclared reference to 'measures.n'", None),
-    (with_rule(after="5d", to="b"), "/rules/0/after", "timers are not supported", None),
-    (with_rule(after="5d", without="x", warn="1d", to="b"), "/rules/0/after", "timers are not", None),
-    (with_rule(on="x", without="x", to="b"), "/rules/0/without", "unknown name 'without'", None),
+    (with_rule(after=5, to="b"), "/rules/0/after", "a duration is a text such as 14d", None),
+    (with_rule(after="soon", to="b"), "/rules/0/after", "'soon' is no duration; write 14d", None),
+    (with_rule(after="P1M", to="b"), "/rules/0/after", "months and years have no fixed length", None),
+    (with_rule(after="5d", warn="5 d", to="b"), "/rules/0/warn", "'5 d' is no duration", None),
+    (with_rule(after="5d", warn="6d", to="b"), "/rules/0/warn", "is longer than the timer itself", None),
+    (with_rule(after="5d", without=[], to="b"), "/rules/0/without", "an empty list", None),
+    (with_rule(after="5d", without="$link", to="b"), "/rules/0/without", "begin with $ are reserved", None),
+    (with_rule(after="5d", on="x", to="b"), "/rules/0/after", "(`on`) or by a clock (`after`), not both", None),
+    (with_rule(on="x", without="x", to="b"), "/rules/0/without", "belongs to a timer, and there is no `after`", None),
+    (with_rule(on="x", warn="1d", to="b"), "/rules/0/warn", "`warn` belongs to a timer", None),
+    (
+        with_rule(after="5d", when=["true", 'event.type == "x"'], to="b"),
+        "/rules/0/when/1",
+        "a timer fires at no touchpoint, so there is no `event`",
+        None,
+    ),
+    (small(rename=[]), "/rename", "must be a map, not a list", None),
+    (small(rename={"old": "c"}), "/rename/old", "there is no stage 'c'", None),
+    (small(rename={"a": "b"}), "/rename/a", "'a' is a stage of this version", None),
     (small(moves="none"), "/moves", "must be `any`, or a map", None),
     (small(moves={"z": ["a"]}), "/moves/z", "there is no stage 'z'", None),
     (small(moves={"a": "b"}), "/moves/a", "must be a list, not a text", None),
@@ -235,6 +253,102 @@ def test_a_mistake_is_told_with_its_place(document: Any, pointer: str, message: 
     if hint is not MISSING:
         assert told == (problem,)
         assert problem.hint == hint
+
+
+NAMES = {"measures": {"purchases": {"count": "x"}, "spend": {"sum": "properties.x"}, "last": {"last": "occurred_at"}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("measures.purchses > 1", "did you mean 'purchases'?"),
+        ("measures.everything > 1", None),
+        ("event.propertis.rating > 1", "did you mean 'properties'?"),
+        ("event.rating > 1", "what a touchpoint carries is named event.properties.rating"),
+        ("journey.stge == 'a'", "did you mean 'stage'?"),
+        ("event == null", "name a part of it: event.id …"),
+        ("trait.x == 1", "did you mean 'traits'?"),
+        ("wholly.unknown == 1", None),
+        ("purchases > 1", "did you mean 'measures.purchases'?"),
+        ("event.type == buy", "text stands in quotes"),
+        ("event.type.startswith('a')", "did you mean 'startsWith'?"),
+        ("now() > event.occurred_at", None),
+        ("measures.spend >= 50", "write 50.0"),
+        ("measures.spend + measures.purchases > 1.0", "turn the integer into a double: double(…)"),
+        ("measures.purchases >= 2.5", "compare an integer with an integer, or turn it into a double: double(…)"),
+        ("measures.last > '2026-01-01'", 'write an instant as timestamp("2026-01-01T00:00:00Z")'),
+        ("measures.purchases == '5'", "a number stands without quotes"),
+        ("event.type > 5", None),
+        ("event.type = 'a'", "equal is written =="),
+        ("measures.purchases => 3", "at least is written >="),
+        ("has(traits.a) and has(traits.b)", "write && for and"),
+        ("has(traits.a) or has(traits.b)", "write || for or"),
+        ("has(traits.a) & has(traits.b)", "write && for and"),
+        ("has(traits.a) | has(traits.b)", "write || for or"),
+        ("1 <", None),
+        ("traits" + "[0]" * 40 + " == 1", None),
+    ],
+)
+def test_a_mistake_in_an_expression_comes_with_a_hint(source: str, hint: str | None) -> None:
+    (problem,) = problems({**with_guard(source), **NAMES})
+    assert (problem.pointer, problem.hint) == ("/rules/0/when/0", hint)
+
+
+def test_timers() -> None:
+    definition = compiled(
+        small(
+            rules=[
+                {"after": "5d", "to": "b"},
+                {"after": "P1DT6H", "without": "any", "warn": "6h", "when": ["has(traits.plan)"], "to": "a"},
+                {"after": "45s", "without": ["buy", "look"], "from": "a", "to": "b"},
+                {"on": "sell", "to": "a"},
+                {"when": ["traits.x == 1"], "to": "a"},
+            ]
+        )
+    )
+    assert [(rule.index, timer.after, timer.warn) for rule, timer in definition.timers] == [
+        (0, 432_000_000_000, None),
+        (1, 108_000_000_000, 21_600_000_000),
+        (2, 45_000_000, None),
+    ]
+    assert {type_: definition.concerned(type_).resets for type_ in ("buy", "look", "sell", "")} == {
+        "buy": {1, 2},
+        "look": {1, 2},
+        "sell": {1},
+        "": {1},
+    }
+    assert [rule.index for rule in definition.conditions] == [4]
+    assert [rule.index for rule in definition.concerned("sell").rules] == [3, 4]
+    assert definition.names == ("traits",)
+
+
+def test_windows() -> None:
+    definition = compiled(
+        small(
+            measures={
+                "all": {"count": "any"},
+                "year": {"sum": "properties.x", "within": "365d"},
+                "week": {"count": "buy", "within": "P1W"},
+                "day": {"last": "occurred_at", "within": "24h"},
+            },
+            rules=[
+                {"when": ["measures.week < 1 // measures.day", "'measures.day' != ''"], "to": "a"},
+                {"on": "buy", "when": ["measures.year > 1.0"], "to": "b"},
+            ],
+        )
+    )
+    assert [(place, measure.within) for place, measure in definition.windows] == [
+        (1, 31_536_000_000_000),
+        (2, 604_800_000_000),
+        (3, 86_400_000_000),
+    ]
+    assert [measure.name for _, measure in definition.watched] == ["week"]
+    assert [measure.name for _, measure in definition.asked_measures] == ["year", "week"]
+
+
+def test_renamed_stages() -> None:
+    definition = compiled(small(rename={"old": "b", "gone": "a"}))
+    assert [definition.named_here(stage) for stage in ("a", "b", "old", "gone", "unheard of")] == list("abbaa")
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle_engine.lifecycle.cel import MAX_SOURCE_BYTES, Cel, CelCompiler
+from lifecycle_engine.lifecycle.cel import MAX_PATTERNS, MAX_SOURCE_BYTES, Cel, CelCompiler
+from lifecycle_engine.lifecycle.cel_errors import explained
 from lifecycle_engine.lifecycle.definitions import ActiveDefinition, compile_definition
+from lifecycle_engine.lifecycle.expressions import Broken, Call, Expression, Literal, Name, parts
 from lifecycle_engine.lifecycle.fold import step
-from lifecycle_engine.lifecycle.guards import GuardError, ValueType
+from lifecycle_engine.lifecycle.guards import GuardError, ValueType, Verdict
 from lifecycle_engine.lifecycle.journeys import UNKNOWN
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
 
@@ -27,6 +29,7 @@ NAMES = {
     "measures.any": ValueType.ANY,
     "traits.new": ValueType.BOOL,
 }
+BAD_PATTERN = "invalid regular expression: missing ): a("
 BEYOND = (2**64, -(2**63) - 1, 10**400, {"deep": [2**70]})
 
 
@@ -136,6 +139,104 @@ def test_errors_count_as_not_held(compiler: CelCompiler, source: str) -> None:
     assert holds(compiler, source) is False
 
 
+def test_errors_are_counted_and_nothing_else_is() -> None:
+    compiler = Cel().compiler(NAMES)
+    guard, other = compiler.compile("event.properties.x > 1"), compiler.compile("event.properties.x.all(i, i == 0)")
+    for x in (2, 1, 0, 1.5):
+        guard.holds(compiler.bind({"event.properties": {"x": x}}))
+    assert (guard.errors, other.errors, compiler.errors) == (0, 0, 0)
+    for properties in ({}, {"x": "2"}, {"x": None}, {"y": 2}):
+        guard.holds(compiler.bind({"event.properties": properties}))
+    guard.holds(compiler.bind({}))
+    other.holds(compiler.bind({"event.properties": {"x": [0] * 100_000}}))
+    assert (guard.errors, other.errors, compiler.errors) == (5, 1, 6)
+    guard.examine(compiler.bind({}))
+    assert compiler.errors == 6, "whoever asks why changes nothing"
+
+
+def test_examining_tells_why(compiler: CelCompiler) -> None:
+    def examined(source: str, x: Any) -> Verdict:
+        return compiler.compile(source).examine(compiler.bind({"event.properties": {"x": x}}))
+
+    assert examined("event.properties.x > 1", 2) == (True, None)
+    assert examined("event.properties.x > 1", 1) == (False, None)
+    assert examined("event.properties.x > 1", "2") == (False, "No matching overloads found : _>_(string, int64)")
+    assert examined("event.properties.y > 1", 1) == (False, 'Key not found in map : "y"')
+    assert examined("measures.sum > 1.0", 1) == (False, 'No value with name "measures.sum" found in Activation')
+    assert examined("event.properties.x.all(i, i == 0)", [0] * 100_000) == (False, "Iteration budget exceeded")
+
+
+@pytest.mark.parametrize(
+    ("source", "tree"),
+    [
+        ("measures.count > 1", Call(">", (Name(("measures.count",)), Literal(1)))),
+        ("measures.sum > 1.5", Call(">", (Name(("measures.sum",)), Literal(1.5)))),
+        ("measures.any == -5", Call("==", (Name(("measures.any",)), Literal(-5)))),
+        ("measures.any == -9223372036854775808", Call("==", (Name(("measures.any",)), Literal(-(2**63))))),
+        ("measures.any == 18446744073709551615u", Call("==", (Name(("measures.any",)), Literal(2**64 - 1)))),
+        ("measures.any == null", Call("==", (Name(("measures.any",)), Literal(None)))),
+        ("measures.any == b'a'", Call("==", (Name(("measures.any",)), Literal(b"a")))),
+        ("measures.any == 'é😀\\n' + \"b\"", Call("==", (Name(("measures.any",)), Literal("é😀\nb")))),
+        (
+            "event.properties.a['b c'].d != 1 + 2 * 3",
+            Call("!=", (Name(("event.properties", "a", "b c", "d")), Literal(7))),
+        ),
+        (
+            "event.properties.a[0] in [1, 'a']",
+            Call("in", (Call("field", (Name(("event.properties", "a")), Literal(0))), Literal([1, "a"]))),
+        ),
+        ("has(event.properties.a)", Call("has", (Name(("event.properties", "a")),))),
+        ("!traits.new", Call("!", (Name(("traits.new",)),))),
+        (
+            "traits.new ? traits.new : 1 > 2",
+            Call("?:", (Name(("traits.new",)), Name(("traits.new",)), Literal(False))),
+        ),
+        (
+            "[measures.count] == [1, 2]",
+            Call("==", (Call("[]", (Name(("measures.count",)),)), Literal([1, 2]))),
+        ),
+        (
+            "event.properties == {'a': measures.count}",
+            Call("==", (Name(("event.properties",)), Call("{}", (Literal("a"), Name(("measures.count",)))))),
+        ),
+        (
+            "event.occurred_at > timestamp('2026-01-01T00:00:00Z')",
+            Call(">", (Name(("event.occurred_at",)), Literal(datetime(2026, 1, 1, tzinfo=UTC)))),
+        ),
+        ("event.type.matches('a(')", Call("matches", (Name(("event.type",)), Broken(BAD_PATTERN)))),
+        ("event.type.matches('^\\\\d\\n\"é')", Call("matches", (Name(("event.type",)), Literal('^\\d\n"é')))),
+        ("type(measures.any) == int", Call("==", (Call("type", (Name(("measures.any",)),)), Call("int", ())))),
+        ("[1, 2].exists(i, i == 2)", Literal(True)),
+        ("size({'a': 1}) == 1 || 1 / 0 == 1", Literal(True)),
+        ("1 / 0 == 1", Broken("divide by zero")),
+    ],
+)
+def test_an_expression_as_a_tree(compiler: CelCompiler, source: str, tree: Expression) -> None:
+    read = compiler.compile(source).tree()
+    assert repr(read) == repr(tree), "1, 1.0 and true are equal to each other, and not the same"
+
+
+def test_only_so_many_patterns_are_tried() -> None:
+    compiler = Cel().compiler(NAMES)
+    trees = [compiler.compile(f"event.type.matches('{n}(')").tree() for n in range(MAX_PATTERNS + 1)]
+    assert [any(isinstance(part, Broken) for part in parts(tree)) for tree in trees] == [True] * MAX_PATTERNS + [False]
+
+
+def test_a_loop_as_a_tree_has_the_names_within_it(compiler: CelCompiler) -> None:
+    tree = compiler.compile("event.properties.x.all(i, i > measures.count && i < 1 + 1)").tree()
+    found = {part.text for part in parts(tree) if isinstance(part, Name)}
+    assert found == {"event.properties.x", "measures.count"}
+    assert Literal(2) in set(parts(tree))
+
+
+@given(source=st.sampled_from(["{} > {}", "{} == 1 && !({} < 2)", "[{}, {}].exists(i, i > 2)", "{} in [1, {}]"]))
+def test_names_are_written_as_they_can_be_read(source: str) -> None:
+    one, other = Name(("event.properties", "a b", "c")), Name(("event.properties", 'd"', "e"))
+    compiler = Cel().compiler(NAMES)
+    tree = compiler.compile(source.format(one.text, other.text)).tree()
+    assert {part for part in parts(tree) if isinstance(part, Name)} == {one, other}
+
+
 def test_what_runs_past_the_iteration_budget_errs(compiler: CelCompiler) -> None:
     source = "event.properties.x.all(i, i == 0)"
     assert holds(compiler, source, event__properties={"x": [0] * 1000}) is True
@@ -183,6 +284,11 @@ def test_mistakes_are_found_at_load(compiler: CelCompiler, source: str, message:
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 400
+
+
+def test_what_the_library_says_otherwise_is_told_as_it_is() -> None:
+    error = explained("INTERNAL: something odd\nwith more of it", "a > 1", ["a"])
+    assert (str(error), error.hint, error.unknown) == ("INTERNAL: something odd", None, None)
 
 
 def test_an_expression_is_compiled_once(compiler: CelCompiler) -> None:

@@ -1,4 +1,4 @@
-"""Measures: what each kind takes in, and that sums are exact."""
+"""Measures: what each kind takes in, that sums are exact, and what a window holds."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ doubles = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.one_of(doubles, doubles, st.integers(-(2**63), 2**64 - 1))
 
 
-def measure(kind: str, path: tuple[str, ...] = X) -> Measure:
-    return Measure("m", MeasureKind(kind), path, None)
+def measure(kind: str, path: tuple[str, ...] = X, within: int | None = None) -> Measure:
+    return Measure("m", MeasureKind(kind), path, None, within)
 
 
 def touchpoints(values: list[Any]) -> list[Touchpoint]:
@@ -157,3 +157,77 @@ def test_totals_survive_msgpack_and_json(values: list[float]) -> None:
             assert repr(carried) == repr(total)
             fact = touchpoints([0.1])[0]
             assert each.take(carried, fact) == each.take(total, fact)
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+
+
+def at(instant: int, value: Any) -> Touchpoint:
+    return Touchpoint(str(instant), "s", "buy", instant, "c", None, {} if value is MISSING else {"x": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures"),
+    [
+        ("count", [3, 2, 1, 0]),
+        ("sum", [7.5, 6.5, 4.5, 0.0]),
+        ("min", [1, 2, 4.5, None]),
+        ("max", [4.5, 4.5, 4.5, None]),
+        ("first", [1, 2, 4.5, None]),
+        ("last", [4.5, 4.5, 4.5, None]),
+    ],
+)
+def test_a_window_holds_what_occurred_after_its_beginning_and_up_to_its_end(kind: str, figures: list[Any]) -> None:
+    each = measure(kind, within=10)
+    total = taken(each, [at(0, 1), at(2, 2), at(9, 4.5)])
+    read = []
+    for now in (9, 10, 12, 19):
+        total = each.let_go(total, now)
+        read.append(each.read(total))
+        assert each.has_value(total) == (read[-1] is not None)
+    assert repr(read) == repr(figures)
+    assert total == each.empty
+
+
+def test_the_ends_of_a_window() -> None:
+    each = measure("sum", within=10)
+    total = taken(each, [at(0, 1), at(0, 2), at(1, "no number"), at(2, 3)])
+    assert each.next_end(each.empty) is None
+    assert each.next_end(total) == 10
+    assert [now for now in range(30) if each.ends_at(total, now)] == [10, 12]
+    assert each.next_end(each.let_go(total, 10)) == 12
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("min", 2), ("max", 9), ("first", 2), ("last", 9)])
+def test_windows_of_instants(kind: str, expected: int) -> None:
+    each = measure(kind, WHEN, within=10)
+    assert each.read(each.let_go(taken(each, [at(0, 1), at(2, 1), at(9, 1)]), 10)) == expected
+
+
+@given(
+    kind=st.sampled_from(list(MeasureKind)),
+    within=st.integers(1, 8),
+    steps=st.lists(st.tuples(st.integers(0, 4), st.one_of(numbers, st.sampled_from(["x", None, True, MISSING])))),
+    looks=st.sets(st.integers(0, 60)),
+)
+def test_a_window_is_what_remembering_everything_would_give(
+    kind: MeasureKind, within: int, steps: list[tuple[int, Any]], looks: set[int]
+) -> None:
+    """Looked at while it goes on, it has the total that a measure without a window has of what is inside."""
+    each, whole = measure(kind.value, within=within), measure(kind.value)
+    facts: list[Touchpoint] = []
+    total, now = each.empty, 0
+    for gap, value in steps:
+        now += gap
+        before = copy.deepcopy(total)
+        after = each.take(each.let_go(total, now) if now in looks else total, at(now, value))
+        assert repr(total) == repr(before)
+        total = after
+        facts.append(at(now, value))
+    for end in range(now, now + within + 2):
+        inside = taken(whole, [fact for fact in facts if end - within < fact.occurred_at <= end])
+        total = each.let_go(total, end)
+        assert each.has_value(total) == whole.has_value(inside)
+        assert repr(each.read(total)) == repr(whole.read(inside))
+        assert repr(msgspec.msgpack.decode(msgspec.msgpack.encode(total))) == repr(total)
+    assert total == each.empty

@@ -24,10 +24,9 @@ from lifecycle_engine.lifecycle.journeys import CustomerState, JourneyState
 from lifecycle_engine.lifecycle.touchpoints import Place
 from lifecycle_engine.log.message import decode_body
 from lifecycle_engine.store.aggregates import LATEST, Aggregate, find_aggregate
-from lifecycle_engine.store.answers.facts import StoredTouchpoint, newest_touchpoints
+from lifecycle_engine.store.answers.facts import StoredTouchpoint, facts_of, newest_touchpoints
 from lifecycle_engine.store.answers.overviews import find_overview
 from lifecycle_engine.store.customers import Identity
-from lifecycle_engine.store.touchpoints import facts_from
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",
@@ -246,5 +245,5 @@ async def _folded(services: Services, aggregate: Aggregate) -> CustomerState:
     """The state that the customer's facts make, where the stored one cannot be read."""
     definitions = await services.definitions.reload()
     async with services.database.transaction() as connection:
-        facts = await facts_from(connection, [(member, -LATEST) for member in aggregate.members])
+        facts = await facts_of(connection, aggregate, LATEST)
     return fold(definitions.active, folded(facts))

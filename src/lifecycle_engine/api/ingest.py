@@ -81,13 +81,14 @@ class PostTouchpoints:
                 raise _problem(error, None) from None
             status, answer = 207, _encode(_results(items))
         else:
-            status, answer = 202, _encode(_accepted(await services.intake.take_one(body, key.name)))
+            status, answer = 202, _encode(acknowledged(await services.intake.take_one(body, key.name)))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
 
-def _accepted(item: Item) -> Acknowledgement:
+def acknowledged(item: Item) -> Acknowledgement:
+    """The answer for what was taken alone. Raises ProblemError 4xx, 503."""
     if item.error is not None:
         raise _problem(item.error, item.id)
     if item.status is Status.UNKNOWN:

@@ -98,10 +98,10 @@ async def get_journey(
     services: Services = request.app.state.services
     identity = Identity(question.kind, customer_id)
     if question.as_of is not None and question.as_of > (now := services.clock()):
-        raise _in_the_future("as_of", f"must not be after the clock, which is at {format_instant(now)}")
+        raise in_the_future("as_of", f"must not be after the clock, which is at {format_instant(now)}")
     as_of = LATEST if question.as_of is None else question.as_of
     async with services.database.transaction() as connection:
-        known_at = await _settled(services, connection, identity, question.known_at)
+        known_at = await settled(services, connection, identity, question.known_at)
         answer = await find_stay(connection, identity, lifecycle, question.subject, as_of, known_at)
     if answer is None or not answer.is_known_customer:
         raise customer_not_found(identity)
@@ -154,7 +154,7 @@ async def list_history(
     asked = ("history", *identity, *wanted, question.known_at)
     after = decode_cursor(question.cursor, asked, LineKey) if question.cursor else None
     async with services.database.transaction() as connection:
-        known_at = await _settled(services, connection, identity, question.known_at)
+        known_at = await settled(services, connection, identity, question.known_at)
         aggregate = await find_aggregate(connection, identity, known_at)
         if aggregate is None:
             raise customer_not_found(identity)
@@ -176,17 +176,17 @@ def lifecycle_not_found(key: str) -> ProblemError:
     return ProblemError(404, "lifecycle_not_found", f"there is no lifecycle {key!r}")
 
 
-async def _settled(services: Services, connection: AsyncConnection, identity: Identity, known_at: int | None) -> int:
+async def settled(services: Services, connection: AsyncConnection, identity: Identity, known_at: int | None) -> int:
     """The instant to answer by, of which everything is recorded that will ever be. Raises ProblemError 422."""
     if known_at is None:
         return LATEST
     now = await settle(services.database, connection, identity)
     if known_at >= now:
-        raise _in_the_future("known_at", f"must be before the database's clock, which is at {format_instant(now)}")
+        raise in_the_future("known_at", f"must be before the database's clock, which is at {format_instant(now)}")
     return known_at
 
 
-def _in_the_future(parameter: str, detail: str) -> ProblemError:
+def in_the_future(parameter: str, detail: str) -> ProblemError:
     return ProblemError(422, "in_the_future", f"{parameter} {detail}")
 
 

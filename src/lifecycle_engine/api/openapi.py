@@ -17,8 +17,9 @@ _REF = "#/components/schemas/"
 _TAGS = [
     {"name": "touchpoints", "description": "Post what happened, and ask what became of it."},
     {"name": "customers", "description": "Where a customer stands, stood, and why."},
+    {"name": "identities", "description": "Who is who: links, merges, and what is known of somebody."},
     {"name": "lifecycles", "description": "Definitions: posted, numbered, activated."},
-    {"name": "operate", "description": "Is the process alive, and can it do its work?"},
+    {"name": "operate", "description": "Is the process alive, can it do its work, and how far has that come?"},
 ]
 
 

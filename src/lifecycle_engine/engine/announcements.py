@@ -27,19 +27,27 @@ def next_look(definitions: Definitions, state: CustomerState, announced: Announc
     return min((state.wake, *coming))
 
 
-def to_announce(definitions: Definitions, state: CustomerState, announced: Announced, until: int) -> list[Announcement]:
-    """The timers of which others have to be told by an instant."""
+def to_announce(
+    definitions: Definitions, state: CustomerState, announced: Announced, until: int
+) -> list[tuple[int, Announcement]]:
+    """The timers of which others have to be told by an instant, each with when."""
     return [
-        one for at, one in _running(definitions, state) if at <= until < one.told.due and not _is_told(announced, one)
+        (at, one)
+        for at, one in _running(definitions, state)
+        if at <= until < one.told.due and not _is_told(announced, one)
     ]
 
 
 def to_withdraw(
     definitions: Definitions, state: CustomerState, announced: Announced, events: Iterable[Event]
 ) -> list[Announcement]:
-    """What was announced and is not so any more; `events` tell what has fired."""
+    """What was announced and is not so any more; `events` tell what has fired, which is not withdrawn."""
     is_so = {one for _, one in _running(definitions, state)}
-    fired = {(event.lifecycle, event.subject, event.rule, event.at) for event in events if event.cause == "timer"}
+    fired = {
+        (event.lifecycle, event.subject, event.rule, event.at)
+        for event in events
+        if event.cause == "timer" and event.is_stay
+    }
     return [
         one
         for one in _told(announced)
@@ -75,7 +83,7 @@ def _running(definitions: Definitions, state: CustomerState) -> Iterator[tuple[i
                     timer.warn is not None
                     and started is not None
                     and not journey.is_pinned
-                    and rule.to != journey.stage
+                    and (rule.to != journey.stage or rule.reenter)
                 ):
                     due = started + timer.after
                     told = Told(due, active.version, journey.stage, rule.to)

@@ -151,6 +151,8 @@ async def _store(
         await count_repeats(connection, [(*name, same, other) for name, (same, other) in sorted(counts.items())])
         await add_conflicts(connection, conflicts)
         await take_place(connection, list(absent.values()))
+        # A retraction holds, also one that was retracted before it came.
+        fresh |= {name for name, row in absent.items() if row.type == RETRACT}
     return [item for name, item in first.items() if name in fresh]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from lifecycle_engine.catalog.documents import read_document
@@ -53,12 +54,20 @@ class Definitions:
         async with self._database.transaction() as connection:
             number = await definition_number(connection)
             made = await switches(connection)
+        activated_in: dict[str, int] = {}
+        for switch in made:
+            activated_in.setdefault(switch.key, switch.number)
+        instants = tuple(switch.activated_at if switch.since is None else switch.since for switch in made)
+        self._loaded = DefinitionSet(number, await self.timelines(made), activated_in, instants)
+        return self._loaded
+
+    async def timelines(self, made: Iterable[Switch]) -> dict[str, Timeline]:
+        """What these activations, in their order, make of each lifecycle."""
         by_key: dict[str, list[Switch]] = {}
         for switch in made:
             by_key.setdefault(switch.key, []).append(switch)
-        active: dict[str, Timeline] = {}
-        for key, of_lifecycle in by_key.items():
-            active[key] = tuple(
+        return {
+            key: tuple(
                 [
                     ActiveDefinition(
                         switch.version,
@@ -68,10 +77,8 @@ class Definitions:
                     for switch in in_force(of_lifecycle)
                 ]
             )
-        instants = tuple(switch.activated_at if switch.since is None else switch.since for switch in made)
-        activated_in = {key: of_lifecycle[0].number for key, of_lifecycle in by_key.items()}
-        self._loaded = DefinitionSet(number, active, activated_in, instants)
-        return self._loaded
+            for key, of_lifecycle in by_key.items()
+        }
 
     async def version(self, key: str, version: int) -> Definition:
         """One version, active or not. Raises LookupError where it was never posted."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.engine.identities import linked_to, roots
+from lifecycle_engine.engine.identities import is_link, linked_to, roots
 from lifecycle_engine.engine.refold import END
 from lifecycle_engine.engine.work import Task
 from lifecycle_engine.lifecycle.touchpoints import MERGE, RETRACT, UNLINK, UNMERGE, Place, is_folded
@@ -161,7 +161,8 @@ class Household:
         anonymous = {fact.anonymous_id for fact in retracted if fact.anonymous_id is not None}
         for fact in facts:
             if (named := anonymous_id_of(fact)) is not None and (
-                fact.touchpoint.type == UNLINK or not self._are_one(named, self.row(identity_of(fact)))
+                fact.touchpoint.type == UNLINK
+                or (is_link(fact.touchpoint.type) and not self._are_one(named, self.row(identity_of(fact))))
             ):
                 anonymous.add(named)
         if not customers and not anonymous:

@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from lifecycle_engine.lifecycle.touchpoints import LINK, UNLINK, Place
+from lifecycle_engine.lifecycle.touchpoints import IDENTIFY, LINK, RESERVED, UNLINK, Place
 from lifecycle_engine.store.ownership import LinkFact
+
+
+def is_link(type_: str) -> bool:
+    """Whether a fact of this type that names an anonymous id beside a customer_id links them."""
+    return type_[0] != RESERVED or type_ in (IDENTIFY, LINK)
 
 
 def linked_to(facts: Iterable[LinkFact]) -> dict[str, int]:
@@ -26,7 +31,7 @@ def linked_to(facts: Iterable[LinkFact]) -> dict[str, int]:
         counting = [
             fact.place
             for fact in named
-            if fact.type != UNLINK and (unlinked is None or (fact.type == LINK and fact.place > unlinked))
+            if is_link(fact.type) and (unlinked is None or (fact.type == LINK and fact.place > unlinked))
         ]
         if counting and (anonymous_id not in first or (min(counting), customer) < first[anonymous_id]):
             first[anonymous_id] = min(counting), customer

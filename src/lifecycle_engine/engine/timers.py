@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import NamedTuple
 
 from lifecycle_engine.engine.announcements import next_look
@@ -26,6 +27,8 @@ BATCH = 200
 """Customers of one transaction at most."""
 PERIOD = 0.2
 """Seconds between looks while nothing is due."""
+LATER = 60_000_000
+"""Microseconds until another look at a customer with whom nothing can be done now."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +73,8 @@ def _look(definitions: DefinitionSet, customer: CustomerRow, now: int, quiet: in
     if customer.owner is not None:
         return None
     if customer.state is None or customer.definitions != definitions.number:
-        # Whoever brings it up to the definitions sets it anew.
-        return now + quiet
+        # Whoever brings it up to the definitions looks again at what is due.
+        return now + LATER
     look = next_look(definitions.active, customer.state, customer.announced)
     if look is not None and look <= customer.recorded_at and now < customer.recorded_at + quiet:
         # It was past when it was set: the rest of an import may be on its way.
@@ -106,8 +109,8 @@ class Timers:
         finally:
             self._is_running = False
 
-    async def _round(self, stop: asyncio.Event) -> bool:
-        """Goes once through all that is due; whether there was anything to do."""
+    async def _round(self, stop: asyncio.Event) -> int:
+        """Goes once through all that is due; for how many customers there was anything to do."""
         try:
             horizon = await self._horizon.read()
             return await self._pass(horizon, stop)
@@ -119,22 +122,37 @@ class Timers:
             if not is_transient(error):
                 raise
             logger.warning("time stands still, since the database did not answer: %s", type(error).__name__)
-        return False
+        return 0
 
-    async def _pass(self, horizon: int, stop: asyncio.Event) -> bool:
+    async def _pass(self, horizon: int, stop: asyncio.Event) -> int:
         definitions = await self._definitions.current()
-        after, has_worked = (-(1 << 62), 0), False
+        began, after, worked_through = time.perf_counter(), (-(1 << 62), 0), 0
         while not stop.is_set():
             async with self._database.transaction() as connection:
                 due = await due_customers(connection, horizon, after, BATCH)
             if not due:
                 break
             after = due[-1]
-            passed = await let_time_pass(
-                self._database, definitions, [customer for _, customer in due], horizon, self._quiet
-            )
-            has_worked = has_worked or passed.worked_through > 0
-        return has_worked
+            worked_through += await self._batch(definitions, [customer for _, customer in due], horizon)
+        if worked_through:
+            seconds = time.perf_counter() - began
+            logger.info("time has passed for %d customers in %.2f s", worked_through, seconds)
+        return worked_through
+
+    async def _batch(self, definitions: DefinitionSet, ids: list[int], horizon: int) -> int:
+        try:
+            return (await let_time_pass(self._database, definitions, ids, horizon, self._quiet)).worked_through
+        except Exception as error:
+            if isinstance(error, DefinitionSetMovedError) or is_transient(error):
+                raise
+            if len(ids) > 1:
+                logger.warning("what is due is worked through customer by customer, since a batch failed: %s", error)
+                return sum([await self._batch(definitions, [id_], horizon) for id_ in ids])
+            # The others' time must not stand still because of it, and what is due stays due.
+            logger.exception("time stands still for the customer in row %d", ids[0])
+            async with self._database.transaction() as connection:
+                await move_wakes(connection, [(ids[0], await self._database.clock(connection) + LATER)])
+            return 0
 
     async def _reload(self) -> None:
         try:

@@ -19,6 +19,7 @@ from lifecycle_engine.store.changes import ChangeRow, add_changes
 from lifecycle_engine.store.checkpoints import keep_checkpoints
 from lifecycle_engine.store.customers import CustomerRow, CustomerUpdate, write_customers
 from lifecycle_engine.store.history import Line, append_lines, supersede_lines
+from lifecycle_engine.store.states import Announced
 from lifecycle_engine.store.touchpoints import mark_late
 from lifecycle_engine.store.wakes import set_wakes
 
@@ -131,28 +132,41 @@ class Work:
                 self._apply(customer, event, recorded_at, muted=muted)
             events += following
         if plan.task.until is not None:
-            due, state, is_told = self._pass_time(customer, state, plan.task.until, recorded_at)
-            if again is None and not ordered and not due and not is_told:
-                recorded_at = customer.recorded_at
+            due, state = self._pass_time(customer, state, plan.task.until, recorded_at)
             events += due
-        muted = all(fact.muted for fact in plan.task.facts) if plan.task.facts else customer.muted
-        self._finish(plan.task, state, events, recorded_at, muted=muted)
+        announced, is_told = self._announce(plan.task, state, events, recorded_at)
+        if plan.task.until is not None and again is None and not ordered and not due and not is_told:
+            recorded_at = customer.recorded_at
+        self._finish(plan.task, state, announced, recorded_at)
 
     def _pass_time(
         self, customer: CustomerRow, state: CustomerState, until: int, recorded_at: int
-    ) -> tuple[list[Event], CustomerState, bool]:
-        """What is due for a quiet customer up to and at an instant; and whether something was announced."""
-        active = self._definitions.active
+    ) -> tuple[list[Event], CustomerState]:
+        """What is due for a quiet customer up to and at an instant."""
         events: list[Event] = []
-        state = fold(active, (), state, events.append, until=until)
+        state = fold(self._definitions.active, (), state, events.append, until=until)
         for event in events:
-            is_import = customer.muted and event.at <= customer.recorded_at
-            self._apply(customer, event, recorded_at, muted=is_import or not self._is_news(customer, event.lifecycle))
-        announcements = to_announce(active, state, customer.announced, until)
-        for announcement in announcements:
-            self._changes.append(stage_expiring(customer, announcement, recorded_at, muted=False))
-            remember(customer.announced, announcement)
-        return events, state, bool(announcements)
+            muted = _is_of_import(customer, event.at) or not self._is_news(customer, event.lifecycle)
+            self._apply(customer, event, recorded_at, muted=muted)
+        return events, state
+
+    def _announce(
+        self, task: Task, state: CustomerState, events: Iterable[Event], recorded_at: int
+    ) -> tuple[Announced, bool]:
+        """Withdraws what is not so any more, then announces what is; what stands now, and whether anything was told."""
+        customer, active = task.customer, self._definitions.active
+        announced, told = customer.announced, len(self._changes)
+        if announced:
+            muted = bool(task.facts) and all(fact.muted for fact in task.facts)
+            for withdrawn in to_withdraw(active, state, announced, events):
+                self._changes.append(stage_expiring(customer, withdrawn, recorded_at, muted=muted, withdrawn=True))
+            announced = remembered(announced, active, state)
+        if task.until is not None:
+            for at, one in to_announce(active, state, announced, task.until):
+                muted = _is_of_import(customer, at)
+                self._changes.append(stage_expiring(customer, one, recorded_at, muted=muted))
+                remember(announced, one)
+        return announced, len(self._changes) > told
 
     def _correct(self, plan: _Plan, again: Refold, recorded_at: int) -> None:
         """Records what differs, and tells of each journey whose stays changed."""
@@ -191,18 +205,11 @@ class Work:
     def _line(self, customer: CustomerRow, event: Event, recorded_at: int) -> None:
         self._lines.append(Line(customer.id, recorded_at, len(self._lines), event))
 
-    def _finish(
-        self, task: Task, state: CustomerState, events: Iterable[Event], recorded_at: int, *, muted: bool
-    ) -> None:
-        """Withdraws what is not so any more, and sets when this customer is looked at."""
-        customer, active = task.customer, self._definitions.active
-        announced = customer.announced
-        if announced:
-            for withdrawn in to_withdraw(active, state, announced, events):
-                self._changes.append(stage_expiring(customer, withdrawn, recorded_at, muted=False, withdrawn=True))
-            announced = remembered(announced, active, state)
+    def _finish(self, task: Task, state: CustomerState, announced: Announced, recorded_at: int) -> None:
+        """Writes the row, and when it is looked at though no fact comes."""
+        customer = task.customer
         wake = customer.wake
-        look = next_look(active, state, announced)
+        look = next_look(self._definitions.active, state, announced)
         if look is not None and look <= recorded_at:
             look = recorded_at + self._quiet
         if task.until is not None or (look is not None and (wake is None or look < wake)):
@@ -217,13 +224,18 @@ class Work:
                 customer.sequences,
                 announced,
                 recorded_at,
-                muted,
+                all(fact.muted for fact in task.facts) if task.facts else customer.muted,
                 wake,
             )
         )
 
     def _is_news(self, customer: CustomerRow, lifecycle: str) -> bool:
         return self._definitions.activated_in[lifecycle] <= customer.definitions
+
+
+def _is_of_import(customer: CustomerRow, at: int) -> bool:
+    """Whether what is due at an instant was past when an import, of which nobody is told, brought it about."""
+    return customer.muted and at <= customer.recorded_at
 
 
 def _fact_after(ordered: Sequence[Fact], event: Event) -> Fact:

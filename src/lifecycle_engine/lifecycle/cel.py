@@ -64,13 +64,8 @@ class CelGuard:
         return False
 
     def examine(self, values: Values) -> Verdict:
-        try:
-            value = self._evaluate(values).value()
-        except (RuntimeError, ValueError) as error:
-            value = str(error)
-        if isinstance(value, bool):
-            return Verdict(value)
-        return Verdict(False, _reason(str(value)))
+        outcome = _outcome(self._evaluate, values)
+        return Verdict(False, outcome.message) if isinstance(outcome, Broken) else Verdict(outcome.value)
 
     def tree(self) -> Expression:
         return self._compiler.read(self._serialize())
@@ -121,24 +116,16 @@ class CelCompiler:
         return TreeReader(serialized, self._names, self._constant, self._pattern).tree()
 
     def _constant(self, serialized: bytes) -> Literal | Broken:
-        return self._evaluated(self._environment.deserialize(serialized))
+        return _outcome(self._environment.deserialize(serialized).eval, self._nothing)
 
     def _pattern(self, pattern: str) -> Literal | Broken:
         if self._patterns == MAX_PATTERNS:
             return Literal(pattern)
         self._patterns += 1
         # What JSON writes is a text of CEL too.
-        tried = self._evaluated(self._environment.compile(f'"".matches({json.dumps(pattern, ensure_ascii=False)})'))
+        expression = self._environment.compile(f'"".matches({json.dumps(pattern, ensure_ascii=False)})')
+        tried = _outcome(expression.eval, self._nothing)
         return tried if isinstance(tried, Broken) else Literal(pattern)
-
-    def _evaluated(self, expression: Any) -> Literal | Broken:
-        try:
-            result = expression.eval(self._nothing)
-        except (RuntimeError, ValueError) as error:
-            return Broken(_reason(str(error)))
-        if result.type() == cel.Type.ERROR:
-            return Broken(_reason(result.value()))
-        return Literal(result.plain_value())
 
 
 class Cel:
@@ -148,6 +135,13 @@ class Cel:
         return CelCompiler(names)
 
 
-def _reason(message: str) -> str:
-    """`INVALID_ARGUMENT: divide by zero` without its code."""
-    return re.sub(r"^[A-Z_]+: ", "", message)[:200]
+def _outcome(evaluate: Any, values: Any) -> Literal | Broken:
+    """What an expression comes to; an error without its code, as in `INVALID_ARGUMENT: divide by zero`."""
+    try:
+        result = evaluate(values)
+        if result.type() != cel.Type.ERROR:
+            return Literal(result.plain_value())
+        message = result.value()
+    except (RuntimeError, ValueError) as error:
+        message = str(error)
+    return Broken(re.sub(r"^[A-Z_]+: | \[[A-Z_]+\]$", "", message)[:200])

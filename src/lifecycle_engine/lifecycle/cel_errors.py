@@ -13,6 +13,7 @@ FUNCTIONS = (
     *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds"),
     *("getMinutes", "getMonth", "getSeconds"),
 )
+_TOO_DEEP = re.compile(r"recursion (limit|depth)")
 _PLACED = re.compile(r"<input>:(-?\d+):(-?\d+): ([^\n]*)")
 _UNKNOWN = re.compile(r"undeclared reference to '([^']*)'")
 _OVERLOAD = re.compile(r"no matching overload for '[^']*' applied to '\((.*)\)'")
@@ -21,6 +22,8 @@ _INTEGER = re.compile(r"(?<![\w.])[0-9]+(?![\w.])")
 
 def explained(message: str, source: str, names: Iterable[str]) -> GuardError:
     """The error without its envelope (`INVALID_ARGUMENT: ERROR: <input>:1:6: undeclared …`), its column kept."""
+    if _TOO_DEEP.search(message):
+        return GuardError("the expression is nested too deeply: at most 32 levels of recursion")
     placed = _PLACED.search(message)
     if not placed:
         return GuardError(message.split("\n", 1)[0].strip()[:300])

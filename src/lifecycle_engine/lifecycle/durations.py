@@ -14,12 +14,11 @@ LONGEST = 36_500 * 86_400_000_000
 """A hundred years, in microseconds."""
 
 _UNITS = {"w": 7 * 86_400_000_000, "d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
-_SHORT = re.compile(r"([0-9]{1,9})([wdhms])")
+_SHORT = re.compile(r"([0-9]{1,10})([wdhms])")
 _ISO = re.compile(
-    r"P(?=.)(?:([0-9]{1,9})W)?(?:([0-9]{1,9})D)?(?:T(?=.)(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9})S)?)?"
+    r"P(?=.)(?:([0-9]{1,10})W)?(?:([0-9]{1,10})D)?(?:T(?=.)(?:([0-9]{1,10})H)?(?:([0-9]{1,10})M)?(?:([0-9]{1,10})S)?)?"
 )
-_CALENDAR = re.compile(r"P.*[0-9](Y|M(?!.*T))|[0-9]+ ?(y|yr|years?|mo|mon|months?|M)", re.IGNORECASE)
-_CLOCK_ONLY = re.compile(r"PT", re.IGNORECASE)
+_CALENDAR = re.compile(r"P[^T]*[YM].*|[0-9]+ ?(y|yr|years?|mo|mon|months?|M)", re.IGNORECASE)
 
 
 def parse_duration(text: object) -> int:
@@ -30,7 +29,7 @@ def parse_duration(text: object) -> int:
         microseconds = int(short[1]) * _UNITS[short[2]]
     elif iso := _ISO.fullmatch(text):
         microseconds = sum(int(part or 0) * unit for part, unit in zip(iso.groups(), _UNITS.values(), strict=True))
-    elif _CALENDAR.fullmatch(text) and not _CLOCK_ONLY.match(text):
+    elif _CALENDAR.fullmatch(text):
         raise ValueError(f"{text[:40]!r}: months and years have no fixed length; say it in days, such as 30d or 365d")
     else:
         raise ValueError(f"{text[:40]!r} is no duration; write 14d, 6h, 30m, 45s, 2w, or ISO 8601 such as P1DT6H")
@@ -41,7 +40,6 @@ def parse_duration(text: object) -> int:
 
 def format_duration(microseconds: int) -> str:
     """The shortest writing in one unit: `14d`, `90m`. Whole seconds only."""
-    for letter, unit in _UNITS.items():
-        if letter != "w" and microseconds % unit == 0:
-            return f"{microseconds // unit}{letter}"
-    return f"{microseconds // _UNITS['s']}s"
+    units = ((letter, unit) for letter, unit in _UNITS.items() if letter != "w" and microseconds % unit == 0)
+    letter, unit = next(units)
+    return f"{microseconds // unit}{letter}"

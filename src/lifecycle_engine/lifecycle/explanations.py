@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from lifecycle_engine.lifecycle.definitions import ActiveDefinition, Rule, Timeline
+from lifecycle_engine.lifecycle.definitions import BEGINNING, ActiveDefinition, Rule, Timeline
 from lifecycle_engine.lifecycle.evidence import Examined, examined
-from lifecycle_engine.lifecycle.fold import _NO_SUBJECT, _as_of, _in_force, _subject, fold
+from lifecycle_engine.lifecycle.fold import NO_SUBJECT, as_of, fold, in_force, subject_of
 from lifecycle_engine.lifecycle.journeys import CustomerState, Decision, Event, JourneyState, Phase
 from lifecycle_engine.lifecycle.situations import Situation
 from lifecycle_engine.lifecycle.touchpoints import IDENTIFY, OVERRIDE, Touchpoint
@@ -152,35 +152,48 @@ class Absence(NamedTuple):
 # -- the three questions ---------------------------------------------------------------------------------------------
 
 
-def explain_touchpoint(
-    key: str, timeline: Timeline, facts: Sequence[Touchpoint], fact: Touchpoint, subject: str | None = None
-) -> list[Account]:
-    """What one of the facts did in a lifecycle: in one journey, or (an identify) in each one that was open.
+class Known(NamedTuple):
+    """What is known of a customer, and the lifecycle that it is judged by.
+
+    `reached` is the last instant of the customer's history. What would be told of after it, and after the last fact, is
+    not taken to have happened: the engine has not got there, and a fact that is on its way may yet prevent it. None: it
+    has happened.
+    """
+
+    key: str
+    timeline: Timeline
+    facts: Sequence[Touchpoint]
+    reached: int | None = None
+
+
+def explain_touchpoint(known: Known, fact: Touchpoint, subject: str | None = None) -> list[Account]:
+    """What one of the facts did in the lifecycle: in one journey, or (an identify) in each one that was open.
 
     With a `subject`, only in the journey that is about it.
     """
-    upto = facts[: bisect_right(facts, fact.place, key=lambda each: each.place)]
+    place = fact.place
     notes = _Notes(
-        lambda event: event.place == fact.place,
-        lambda situation: situation.fact is not None and situation.fact.place == fact.place,
+        lambda event: event.place == place,
+        lambda situation: situation.fact is not None and situation.fact.place == place,
     )
-    state = fold({key: timeline}, upto, tell=notes.tell, judge=notes.judge)
+    upto = known.facts[: bisect_right(known.facts, place, key=lambda each: each.place)]
+    state = fold({known.key: known.timeline}, upto, tell=notes.tell, judge=notes.judge)
     if fact.type == IDENTIFY:
-        found = [each for each in state.journeys.get(key, {}) if subject is None or each == subject]
+        found = [each for each in state.journeys.get(known.key, {}) if subject is None or each == subject]
         if found:
-            return [_account(key, timeline, notes, state, each, fact.occurred_at) for each in sorted(found, key=str)]
-        return [_untouched(key, timeline, fact, subject, "no_journey")]
+            return [_account(known, notes, state, each, fact.occurred_at) for each in sorted(found, key=str)]
+        return [_untouched(known, fact, subject, "no_journey")]
     if fact.type == OVERRIDE:
-        about = fact.properties.get("subject") if fact.properties["lifecycle"] == key else _NO_SUBJECT
+        about = fact.properties.get("subject") if fact.properties["lifecycle"] == known.key else NO_SUBJECT
         if about not in notes.journals or subject not in (None, about):
-            return [_untouched(key, timeline, fact, subject, "other_journey")]
-        return [_account(key, timeline, notes, state, about, fact.occurred_at)]
-    about = _subject(timeline[0].definition, fact)
-    if about is _NO_SUBJECT:
-        return [_untouched(key, timeline, fact, subject, "no_subject")]
+            return [_untouched(known, fact, subject, "other_journey")]
+        return [_account(known, notes, state, about, fact.occurred_at)]
+    about = subject_of(known.timeline[0].definition, fact)
+    if about is NO_SUBJECT:
+        return [_untouched(known, fact, subject, "no_subject")]
     if subject not in (None, about):
-        return [_untouched(key, timeline, fact, subject, "other_journey")]
-    account = _account(key, timeline, notes, state, about, fact.occurred_at)
+        return [_untouched(known, fact, subject, "other_journey")]
+    account = _account(known, notes, state, about, fact.occurred_at)
     if account.journey is None:
         return [account._replace(untouched="not_opening")]
     if not account.judgements:
@@ -188,80 +201,70 @@ def explain_touchpoint(
     return [account]
 
 
-def explain_instant(
-    key: str, timeline: Timeline, facts: Sequence[Touchpoint], at: int, subject: str | None = None
-) -> Account:
+def explain_instant(known: Known, at: int, subject: str | None = None) -> Account:
     """Where a journey stood at an instant, the judgement that had led there, and those of that very instant."""
-    notes, state = _at(key, timeline, facts, at, None)
-    return _instant(key, timeline, facts, notes, state, subject, at)
+    notes, state = _folded(known, at)
+    return _at(known, notes, state, at, subject)
 
 
-def explain_absence(
-    key: str, timeline: Timeline, facts: Sequence[Touchpoint], at: int, stage: str, subject: str | None = None
-) -> Absence:
+def explain_absence(known: Known, at: int, stage: str, subject: str | None = None) -> Absence:
     """Why a journey was not in a stage at an instant. Raises UnknownStageError."""
-    notes, state = _at(key, timeline, facts, at, stage)
-    account = _instant(key, timeline, facts, notes, state, subject, at)
+    notes, state = _folded(known, at, stage)
+    account = _at(known, notes, state, at, subject)
     definition, journey, journal = account.active.definition, account.journey, notes.of(subject)
     if stage not in definition.stages:
-        version = account.active.version
-        raise UnknownStageError(
-            f"version {version} of {key!r} has no stage {stage[:80]!r}; it has {', '.join(definition.stages)}"
-        )
+        version, stages = account.active.version, ", ".join(definition.stages)
+        raise UnknownStageError(f"version {version} of {known.key!r} has no stage {stage[:80]!r}; it has {stages}")
     refusals = tuple(journal.refusals)
     if journey is not None and journey.current.stage == stage:
         return Absence(account, stage, True, (), refusals)
     if journey is None:
         totals = tuple(measure.empty for measure in definition.measures)
     else:
-        totals = _as_of(definition, journey, at).totals
+        totals = as_of(definition, journey, at).totals
     own = journey.stage if journey else definition.initial
     now = Situation(account.active, subject, at, Phase.FACT, own, journey, totals, state.traits, None)
     ways = tuple(_way(rule, now, journal) for rule in definition.rules if rule.to == stage)
     return Absence(account, stage, False, ways, refusals)
 
 
-def _at(
-    key: str, timeline: Timeline, facts: Sequence[Touchpoint], at: int, aim: str | None
-) -> tuple[_Notes, CustomerState]:
-    upto = facts[: bisect_right(facts, at, key=lambda each: each.occurred_at)]
-    notes = _Notes(lambda event: event.at == at, lambda situation: situation.at == at, aim)
-    return notes, fold({key: timeline}, upto, tell=notes.tell, until=at, judge=notes.judge)
+def _folded(known: Known, at: int, aim: str | None = None) -> tuple[_Notes, CustomerState]:
+    facts = known.facts[: bisect_right(known.facts, at, key=lambda each: each.occurred_at)]
+    reached, until = known.reached, at
+    if reached is not None and facts:
+        reached = max(reached, facts[-1].occurred_at)
+    while True:
+        notes = _Notes(lambda event: event.at == at, lambda situation: situation.at == at, aim)
+        state = fold({known.key: known.timeline}, facts, tell=notes.tell, until=until, judge=notes.judge)
+        if reached is None or notes.told_last <= reached:
+            return notes, state
+        until = reached
 
 
-def _instant(
-    key: str,
-    timeline: Timeline,
-    facts: Sequence[Touchpoint],
-    notes: _Notes,
-    state: CustomerState,
-    subject: str | None,
-    at: int,
-) -> Account:
-    account, journal = _account(key, timeline, notes, state, subject, at), notes.of(subject)
+def _at(known: Known, notes: _Notes, state: CustomerState, at: int, subject: str | None) -> Account:
+    account, journal = _account(known, notes, state, subject, at), notes.of(subject)
     if (transition := account.transition) is None:
         return account
     if journal.led is not None:
         return account._replace(decided_by=journal.led)
     if transition.move == "start" and transition.cause == "touchpoint":
         by = (transition.touchpoint, transition.source)
-        fact = next(each for each in facts if (each.id, each.source) == by)
-        opening = account._replace(active=_in_force(timeline, fact.occurred_at), lines=(transition,))
+        fact = next(each for each in known.facts if (each.id, each.source) == by)
+        opening = account._replace(active=in_force(known.timeline, fact.occurred_at), lines=(transition,))
         return account._replace(decided_by=_unjudged(opening, fact))
     return account
 
 
-def _account(
-    key: str, timeline: Timeline, notes: _Notes, state: CustomerState, subject: str | None, at: int
-) -> Account:
-    journal, journey = notes.of(subject), state.journey(key, subject)
-    active = timeline[journey.epoch] if journey else _in_force(timeline, at)
+def _account(known: Known, notes: _Notes, state: CustomerState, subject: str | None, at: int) -> Account:
+    journal, journey = notes.of(subject), state.journey(known.key, subject)
+    active = known.timeline[journey.epoch] if journey else in_force(known.timeline, at)
     judged, lines = tuple(journal.judged), tuple(journal.lines)
-    return Account(key, subject, at, active, journey, journal.transition, None, judged, lines)
+    return Account(known.key, subject, at, active, journey, journal.transition, None, judged, lines)
 
 
-def _untouched(key: str, timeline: Timeline, fact: Touchpoint, subject: str | None, reason: Untouched) -> Account:
-    return Account(key, subject, fact.occurred_at, _in_force(timeline, fact.occurred_at), untouched=reason)
+def _untouched(known: Known, fact: Touchpoint, subject: str | None, reason: Untouched) -> Account:
+    active = in_force(known.timeline, fact.occurred_at)
+    return Account(known.key, subject, fact.occurred_at, active, untouched=reason)
 
 
 def _unjudged(account: Account, fact: Touchpoint) -> Judgement:
@@ -371,6 +374,7 @@ class _Notes:
         self, is_line: Callable[[Event], bool], is_judged: Callable[[Situation], bool], aim: str | None = None
     ) -> None:
         self.journals: dict[str | None, _Journal] = {}
+        self.told_last = BEGINNING
         self._is_line = is_line
         self._is_judged = is_judged
         self._aim = aim
@@ -390,7 +394,7 @@ class _Notes:
         return judgement.decision
 
     def tell(self, event: Event) -> None:
-        journal = self.of(event.subject)
+        journal, self.told_last = self.of(event.subject), event.at
         if self._is_line(event):
             journal.lines.append(event)
         if event.is_stay:

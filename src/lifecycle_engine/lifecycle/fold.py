@@ -105,8 +105,7 @@ def fold(
         if checkpoint is not None and facts % CHECKPOINT_EVERY == 0 and folding.is_worth_keeping(facts):
             checkpoint(folding.state(place, facts, is_final=False))
     if until is not None and (last := folding.work_through(until)) is not None:
-        due = Place(last, "", "")
-        place = due if place is None else max(place, due)
+        place = Place(last, "", "")
     return folding.state(place, facts)
 
 
@@ -115,7 +114,10 @@ class _Folding:
 
     def __init__(self, definitions: Definitions, state: CustomerState, tell: Tell, judge: Judge) -> None:
         self._definitions = definitions
-        self._journeys = {key: dict(subjects) for key, subjects in state.journeys.items()}
+        self._journeys = {
+            key: dict(subjects) if key in definitions else _at_rest(subjects)
+            for key, subjects in state.journeys.items()
+        }
         self._traits = state.traits
         self._tell = tell
         self._judge = judge
@@ -129,11 +131,10 @@ class _Folding:
     def is_worth_keeping(self, facts: int) -> bool:
         """States that carry much are kept rarely, so that checkpoints never outgrow the facts by far."""
         entries = sum(
-            len(total[0])
-            for key, subjects in self._journeys.items()
-            for journey in subjects.values()
-            for index, _ in self._definitions[key][journey.epoch].definition.windows
-            for total in (journey.totals[index],)
+            len(journey.totals[index][0])
+            for key, timeline in self._definitions.items()
+            for journey in self._journeys.get(key, {}).values()
+            for index, _ in timeline[journey.epoch].definition.windows
         )
         journeys = sum(map(len, self._journeys.values()))
         return facts % (CHECKPOINT_EVERY << ((entries + 8 * journeys) // 64).bit_length()) == 0
@@ -173,7 +174,7 @@ class _Folding:
         active = timeline[journey.epoch]
         definition = active.definition
         ends = any(measure.ends_at(totals[n], at) for n, measure in definition.watched)
-        journey = _as_of(definition, journey, at)
+        journey = as_of(definition, journey, at)
         for index, (rule, timer) in enumerate(definition.timers):
             started = journey.clocks[index]
             if started is not None and started + timer.after <= at:
@@ -212,7 +213,7 @@ class _Folding:
                 )
             )  # fmt: skip
         journey = journey._replace(shown=_overlay(journey, shown))
-        journey = _as_of(definition, journey, at)
+        journey = as_of(definition, journey, at)
         return self._decide(definition.conditions, timeline, subject, journey, at, Phase.SWITCHED)
 
     def _unpin(
@@ -239,8 +240,8 @@ class _Folding:
                 self._override(fact)
             return
         for key, timeline in self._definitions.items():
-            subject = _subject(timeline[0].definition, fact)
-            if subject is _NO_SUBJECT:
+            subject = subject_of(timeline[0].definition, fact)
+            if subject is NO_SUBJECT:
                 continue
             subjects = self._journeys.get(key)
             journey = subjects.get(subject) if subjects else None
@@ -261,7 +262,7 @@ class _Folding:
         """One touchpoint in one journey: it enters the measures, then is judged (3); the first one may open it (2)."""
         at = fact.occurred_at
         if journey is None:
-            active = _in_force(timeline, at)
+            active = in_force(timeline, at)
             definition = active.definition
             if definition.opens is not None and fact.type not in definition.opens:
                 return None
@@ -309,12 +310,11 @@ class _Folding:
         traits = {**self._traits, **(given if isinstance(given, dict) else {})}
         self._traits = {name: value for name, value in traits.items() if value is not None}
         at = fact.occurred_at
-        for key, subjects in self._journeys.items():
-            timeline = self._definitions[key]
-            for subject, journey in subjects.items():
+        for key, timeline in self._definitions.items():
+            for subject, journey in self._journeys.get(key, {}).items():
                 definition = timeline[journey.epoch].definition
                 if definition.conditions:
-                    asked = _as_of(definition, journey, at)
+                    asked = as_of(definition, journey, at)
                     after = self._decide(definition.conditions, timeline, subject, asked, at, Phase.FACT, fact)
                     self._keep(key, subject, after._replace(wake=_wake(timeline, after)))
 
@@ -328,7 +328,7 @@ class _Folding:
         at, by = fact.occurred_at, (fact.id, fact.source)
         until = parse_instant(properties["expires_at"]) if properties.get("expires_at") is not None else None
         journey = self._journeys.get(key, {}).get(subject)
-        active = _in_force(timeline, at) if journey is None else timeline[journey.epoch]
+        active = in_force(timeline, at) if journey is None else timeline[journey.epoch]
         definition = active.definition
         if stage not in definition.stages:
             origin = journey.current.stage if journey else None
@@ -346,7 +346,7 @@ class _Folding:
             self._tell(_opening(active, subject, at, stage, "override", None, fact))
             shown = Shown(stage, at, None, until, *by)
         else:
-            was, after = journey.current, _as_of(definition, journey, at)
+            was, after = journey.current, as_of(definition, journey, at)
             if until is None and journey.stage != stage:
                 visits = {**journey.visits, stage: journey.visits.get(stage, 0) + 1}
                 after = after._replace(stage=stage, entered_at=at, previous_stage=journey.stage, visits=visits)
@@ -414,17 +414,25 @@ class _Folding:
 
 # -- journeys between two facts --------------------------------------------------------------------------------------
 
-_NO_SUBJECT: Any = object()
+NO_SUBJECT: Any = object()
 
 
-def _subject(definition: Definition, touchpoint: Touchpoint) -> str | None:
+def subject_of(definition: Definition, touchpoint: Touchpoint) -> str | None:
     """2: strings as they are, integers in decimal, anything else counts as none."""
     if definition.subject_path is None:
         return None
     value = value_at(touchpoint, definition.subject_path)
     if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _NO_SUBJECT
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else NO_SUBJECT
+
+
+def _at_rest(subjects: Mapping[str | None, JourneyState]) -> dict[str | None, JourneyState]:
+    """The journeys of a lifecycle that is not active any more: nothing is due in them."""
+    return {
+        subject: journey if journey.wake is None else journey._replace(wake=None)
+        for subject, journey in subjects.items()
+    }
 
 
 def _with(journey: JourneyState, totals: tuple[Total, ...]) -> JourneyState:
@@ -435,7 +443,7 @@ def _with(journey: JourneyState, totals: tuple[Total, ...]) -> JourneyState:
     )  # fmt: skip
 
 
-def _in_force(timeline: Timeline, at: int) -> ActiveDefinition:
+def in_force(timeline: Timeline, at: int) -> ActiveDefinition:
     """The version that a journey which opens at this instant is judged by."""
     return timeline[0] if len(timeline) == 1 else [active for active in timeline if active.since <= at][-1]
 
@@ -556,7 +564,7 @@ def next_timer(definition: Definition, journey: JourneyState) -> tuple[Rule, Tim
     return rule, timer, due
 
 
-def _as_of(definition: Definition, journey: JourneyState, at: int) -> JourneyState:
+def as_of(definition: Definition, journey: JourneyState, at: int) -> JourneyState:
     """Lets go of what has left the windows by this instant."""
     return journey._replace(totals=_let_go(definition, journey.totals, at)) if definition.windows else journey
 

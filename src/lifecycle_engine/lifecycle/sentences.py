@@ -35,8 +35,8 @@ def account_sentences(account: Account) -> list[str]:
         said.append(f"An operator has pinned it there until {format_instant(shown.until)}; the rules go on unseen.")
         if journey.stage != shown.stage:
             said.append(f"Beneath the pin it was in {journey.stage}.")
-    # What is open was opened by a transition.
-    return [*said, *(_line(line) for line in (account.transition,) if line is not None), *refused]
+    assert account.transition is not None, "what is open was opened"
+    return [*said, _line(account.transition), *refused]
 
 
 def judgement_sentences(judgement: Judgement) -> list[str]:
@@ -73,7 +73,7 @@ def trial_sentence(trial: Trial, judgement: Judgement) -> str:
         case Outcome.WHEN:
             failed = "; ".join(_guard(one) for one in trial.when if not one.held)
             return f"{name} did not match: {failed}."
-        case Outcome.DECIDED:
+        case _:
             held = "; ".join(_guard(one) for one in trial.when)
             return f"{name} matched and decided: {held}." if held else f"{name} matched and decided."
 
@@ -164,7 +164,7 @@ def _occasion(judgement: Judgement) -> str:
             what = "a timer ran out and was judged"
         case "window":
             what = "a touchpoint left the window of a measure, and the conditions were judged"
-        case "definition":
+        case _:
             what = f"version {situation.active.version} took effect, and the conditions were judged"
     return f"At {format_instant(situation.at)} {what} {stage}."
 

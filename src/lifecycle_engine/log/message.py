@@ -135,6 +135,7 @@ class Stamp:
     """
 
     def __init__(self, source: str, received_at: int, latest: int, *, reserved: bool = False) -> None:
+        self._received_at = received_at
         self._latest = latest
         self._reserved = reserved
         self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
@@ -146,7 +147,7 @@ class Stamp:
             if not self._reserved:
                 detail = f"types that begin with {RESERVED} are not for touchpoints"
                 raise InvalidMessageError("reserved_type", detail, "/type")
-            _check_reserved(submission)
+            _check_reserved(submission, self._received_at)
         if submission.occurred_at is not None and _occurred_at(submission.occurred_at) > self._latest:
             raise InvalidMessageError("in_the_future", "is too far ahead of the server's clock", "/occurred_at")
         try:
@@ -162,9 +163,9 @@ def decode(value: bytes) -> Fact:
     message = _read(_decode_message, value, MAX_MESSAGE_BYTES)
     _check_bytes(value, MAX_MESSAGE_BYTES)
     _check(message)
-    if message.type[0] == RESERVED:
-        _check_reserved(message)
     received_at = _received_at(message.received_at)
+    if message.type[0] == RESERVED:
+        _check_reserved(message, received_at)
     given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
     properties, context = message.properties or {}, message.context or {}
     type_, customer_id, anonymous_id = message.type, message.customer_id, message.anonymous_id
@@ -221,9 +222,9 @@ def _check(message: Submission | _Message) -> None:
         _check_characters(message, "source")
 
 
-def _check_reserved(message: Submission | _Message) -> None:
-    given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
-    entry = Entry(message.customer_id, message.anonymous_id, given, message.properties or {})
+def _check_reserved(message: Submission | _Message, received_at: int) -> None:
+    occurred_at = received_at if message.occurred_at is None else _occurred_at(message.occurred_at)
+    entry = Entry(message.customer_id, message.anonymous_id, occurred_at, message.properties or {})
     if (mistake := mistake_in(message.type, entry)) is not None:
         raise InvalidMessageError(*mistake)
 

@@ -23,11 +23,11 @@ class Mistake(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What of an entry is looked at; `occurred_at` is in microseconds since the epoch, None where it is not given."""
+    """What of an entry is looked at; `occurred_at` is in microseconds since the epoch, UTC."""
 
     customer_id: str | None
     anonymous_id: str | None
-    occurred_at: int | None
+    occurred_at: int
     properties: Mapping[str, Any]
 
 
@@ -90,8 +90,6 @@ def _end(entry: Entry) -> Mistake | None:
         end = parse_instant(expires_at)
     except ValueError as error:
         return Mistake("invalid_time", str(error), pointer)
-    if entry.occurred_at is None:
-        return Mistake("missing_field", "an override with an end says when it began", "/occurred_at")
     if end <= entry.occurred_at:
         return Mistake("invalid_time", "must be after occurred_at", pointer)
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, exists, func, or_, select, text, union
+from sqlalchemy import BigInteger, ColumnElement, bindparam, exists, func, or_, select, text, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import FromClause
 
@@ -28,6 +28,13 @@ class Aggregate(NamedTuple):
     identity: Identity
     members: tuple[int, ...]
     identities: tuple[Identity, ...]
+
+
+class KnownIdentity(NamedTuple):
+    """A name of a customer, and since when it is known to belong to it; None for the customer's own."""
+
+    identity: Identity
+    recorded_at: int | None
 
 
 def visible(lines: FromClause, known_at: ColumnElement[int]) -> ColumnElement[bool]:
@@ -66,6 +73,11 @@ _AGGREGATE = (
     .select_from(MEMBERS)
     .order_by(customer.c.kind, customer.c.value)
 )
+_IDENTITIES = (
+    select(customer.c.kind, customer.c.value, ownership.c.recorded_at)
+    .select_from(MEMBERS.outerjoin(ownership, (ownership.c.identity == customer.c.id) & visible(ownership, KNOWN_AT)))
+    .order_by(customer.c.kind, customer.c.value)
+)
 _HOLD = (
     select(customer.c.id)
     .select_from(MEMBERS)
@@ -87,6 +99,17 @@ async def find_aggregate(connection: AsyncConnection, identity: Identity, known_
     ids = tuple(row.id for row in rows)
     owner = next(index for index, row in enumerate(rows) if row.owns)
     return Aggregate(ids[owner], names[owner], ids, names)
+
+
+async def identities_of(
+    connection: AsyncConnection, identity: Identity, known_at: int, after: Identity | None, limit: int
+) -> list[KnownIdentity]:
+    """The names of the customer to whom an identity belonged, as known then, in order, from after one of them on."""
+    query = _IDENTITIES.limit(limit)
+    if after is not None:
+        query = query.where(tuple_(customer.c.kind, customer.c.value) > tuple_(*after))
+    rows = await connection.execute(query, {**identity._asdict(), "known_at": known_at})
+    return [KnownIdentity(Identity(kind, value), recorded_at) for kind, value, recorded_at in rows]
 
 
 async def settle(database: Database, connection: AsyncConnection, identity: Identity) -> int:

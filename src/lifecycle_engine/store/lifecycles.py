@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import BigInteger, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.database import Database
@@ -43,7 +43,7 @@ class Switch(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A lifecycle: its newest version, the active one (None while there is none), and when it was first posted."""
+    """A lifecycle: its newest version, the one in force (None while there is none), and when it was first posted."""
 
     key: str
     newest_version: int
@@ -85,12 +85,14 @@ async def switches(connection: AsyncConnection, key: str | None = None) -> list[
 def in_force(made: Sequence[Switch]) -> list[Switch]:
     """Of the activations of one lifecycle, those that judge some time, in the order of time.
 
-    One that was made later takes the place of those that would only have taken effect at or after it.
+    One that was made later takes the place of those that would only have taken effect at or after it. Where the version
+    before it is the same, that goes on as if nothing had been scheduled.
     """
     standing: list[Switch] = []
     for switch in made:
         standing = [one for one in standing if one.since is None or one.since < (switch.since or one.since)]
-        standing.append(switch)
+        if not standing or standing[-1].version != switch.version:
+            standing.append(switch)
     return standing
 
 
@@ -117,12 +119,16 @@ async def newest_versions(connection: AsyncConnection, key: str, before: int | N
     return [Version._make(row) for row in await connection.execute(query)]
 
 
+# What was made later than the last activation that has taken effect has not done so yet.
 _SUMMARY = (
     select(
         lifecycle.c.key,
         func.max(lifecycle.c.version),
         select(activation.c.version)
-        .where(activation.c.key == lifecycle.c.key)
+        .where(
+            activation.c.key == lifecycle.c.key,
+            or_(activation.c.since.is_(None), activation.c.since <= bindparam("now", type_=BigInteger)),
+        )
         .order_by(activation.c.number.desc())
         .limit(1)
         .scalar_subquery(),
@@ -133,15 +139,15 @@ _SUMMARY = (
 )
 
 
-async def summaries(connection: AsyncConnection, after: str, limit: int) -> list[Summary]:
-    """The lifecycles whose keys come after a text, in the order of their keys."""
-    rows = await connection.execute(_SUMMARY.where(lifecycle.c.key > after).limit(limit))
+async def summaries(connection: AsyncConnection, after: str, limit: int, now: int) -> list[Summary]:
+    """The lifecycles whose keys come after a text, in the order of their keys, as they are in force now."""
+    rows = await connection.execute(_SUMMARY.where(lifecycle.c.key > after).limit(limit), {"now": now})
     return [Summary(*row) for row in rows]
 
 
-async def find_summary(connection: AsyncConnection, key: str) -> Summary | None:
-    """One lifecycle."""
-    row = (await connection.execute(_SUMMARY.where(lifecycle.c.key == key))).first()
+async def find_summary(connection: AsyncConnection, key: str, now: int) -> Summary | None:
+    """One lifecycle, as it is in force now."""
+    row = (await connection.execute(_SUMMARY.where(lifecycle.c.key == key), {"now": now})).first()
     return Summary(*row) if row else None
 
 

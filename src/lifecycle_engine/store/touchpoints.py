@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import FromClause
 
-from lifecycle_engine.lifecycle.touchpoints import RETRACT, Place
+from lifecycle_engine.lifecycle.touchpoints import RESERVED, RETRACT, Place
 from lifecycle_engine.store.rows import Statement
 from lifecycle_engine.store.tables import conflict, touchpoint
 
@@ -26,6 +28,11 @@ class TouchpointRow(NamedTuple):
     content: bytes
     body: bytes
     muted: bool
+
+
+def is_touchpoint(facts: FromClause) -> ColumnElement[bool]:
+    """Whether facts are touchpoints, by the reserved beginning of the others' types."""
+    return ~facts.c.type.startswith(RESERVED)
 
 
 NOBODY = 0
@@ -88,8 +95,8 @@ _STAND_IN = Statement(
 )
 _TAKE_PLACE = Statement(
     "UPDATE touchpoint SET customer = given.customer, anonymous_id = given.anonymous_id, type = given.type, "
-    "occurred_at = given.occurred_at, received_at = given.received_at, content = given.content, body = given.body, "
-    "muted = given.muted FROM {given} WHERE touchpoint.source = given.source AND touchpoint.id = given.id "
+    "occurred_at = given.occurred_at, received_at = given.received_at, recorded_at = given.recorded_at, "
+    "content = given.content, body = given.body, muted = given.muted FROM {given} WHERE touchpoint.source = given.source AND touchpoint.id = given.id "
     f"AND touchpoint.type = '{ABSENT}'",
     touchpoint,
     _COLUMNS,

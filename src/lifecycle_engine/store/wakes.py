@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.rows import Statement
@@ -35,9 +35,9 @@ async def set_wakes(connection: AsyncConnection, wakes: Sequence[tuple[int, int 
 
 
 async def move_wakes(connection: AsyncConnection, wakes: Sequence[tuple[int, int | None]]) -> None:
-    """The same, and tells their rows."""
-    await set_wakes(connection, wakes)
+    """The same, and tells their rows, which need not be locked yet."""
     await _MIRROR(connection, wakes)
+    await set_wakes(connection, wakes)
 
 
 async def due_customers(
@@ -46,7 +46,7 @@ async def due_customers(
     """(at, customer) of those to look at before an instant, the longest due first, from beyond one of them on."""
     query = (
         select(wake.c.at, wake.c.customer)
-        .where(wake.c.at < before, (wake.c.at > after[0]) | ((wake.c.at == after[0]) & (wake.c.customer > after[1])))
+        .where(wake.c.at < before, tuple_(wake.c.at, wake.c.customer) > tuple_(*after))
         .order_by(wake.c.at, wake.c.customer)
         .limit(limit)
     )

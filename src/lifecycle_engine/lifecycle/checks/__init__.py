@@ -41,19 +41,6 @@ def review(document: Any, language: GuardLanguage) -> Review:
     return Review(None if errors else definition, errors, warnings)
 
 
-def hindrances(active: Definition, following: Definition) -> tuple[Problem, ...]:
-    """What keeps a version from taking over from the active one; places are those of the version that follows."""
-    found = []
-    if active.subject_path != following.subject_path:
-        was = ".".join(active.subject_path) if active.subject_path else "absent"
-        found.append(Problem("/per", f"`per` can't change from version to version; in the active one it is {was}"))
-    for stage in active.stages:
-        if stage not in following.stages and stage not in following.rename:
-            hint = f"say where journeys go that are in it: rename: {{{stage}: {following.initial}}}"
-            found.append(Problem("/rename", f"the active version's stage {stage!r} is missing", hint))
-    return tuple(found)
-
-
 def _reader(compilation: Compilation) -> Reader:
     counts = {name for name, type_ in compilation.names.items() if type_ is ValueType.INT}
     return Reader(list(compilation.ranks), counts)

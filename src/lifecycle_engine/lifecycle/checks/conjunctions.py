@@ -141,15 +141,16 @@ def _contradiction(
     if not possible([one], is_whole=is_whole):
         return "never holds" + (f": {one.name} is an integer from 0 on" if is_whole else ""), None
     against = [(what, each) for what, each in before if not possible([each, one], is_whole=is_whole)]
-    what, other = against[-1] if against else before[-1]
+    if not against:
+        return f"never holds together with what stands before it: no value of {one.name} will do", None
+    what, other = against[-1]
     if what == repr(part.source[:80]):
         return f"contradicts itself: no value of {one.name} will do", None
     hint = None
     if one.name == TYPE and len(one.alternatives) == 1 and isinstance(one.alternatives[0].literal, str):
         types = [str(each.literal) for each in other.alternatives]
         hint = findings.meant(one.alternatives[0].literal, types)
-    others = "" if against else " and what stands before it"
-    return f"never holds together with {what}{others}: no value of {one.name} will do", hint
+    return f"never holds together with {what}: no value of {one.name} will do", hint
 
 
 def given_by(name: str, values: Collection[str] | None, what: str) -> Sequence[tuple[str, Constraint]]:

@@ -77,15 +77,17 @@ def _check_moves(definition: Definition, read: ReadRule, findings: Findings) -> 
 
 
 def _check_requires(read: ReadRule, requires: Conjunction, reader: Reader, findings: Findings) -> None:
+    if not read.leaves:
+        return
     for part in requires.parts:
         one = part.constraint
         together = () if one is None else (*read.when.constraints.get(one.name, ()), one)
         if one is not None and not possible(together, is_whole=reader.is_whole(one.name)):
-            message = f"is refused each time: {read.rule.to} requires {part.source[:80]!r}, and that contradicts `when`"
+            message = f"always refused: {read.rule.to} requires {part.source[:80]!r}, which fails when it matches"
             findings.warning(f"{read.pointer}/to", message)
         is_choice = isinstance(part.expression, Call) and part.expression.function in ("||", "?:")
         if read.rule.timer is not None and not is_choice and _asks_for_event(part.expression):
-            message = f"is refused each time: {read.rule.to} requires {part.source[:80]!r}, and a timer has no `event`"
+            message = f"always refused: {read.rule.to} requires {part.source[:80]!r}, and a timer has no `event`"
             findings.warning(f"{read.pointer}/to", message)
 
 

@@ -26,12 +26,12 @@ def check(definition: Definition, findings: Findings) -> None:
         if len(type_) >= SHORTEST:
             for spelling in {type_, *(type_[:place] + type_[place + 1 :] for place in range(len(type_)))}:
                 alike.setdefault(spelling, []).append(type_)
+    # What is named more often is right; else what is named first.
+    order = {type_: (-len(pointers), place) for place, (type_, pointers) in enumerate(named.items())}
     told: set[frozenset[str]] = set()
     for group in alike.values():
         for type_ in group:
-            others = [other for other in group if other != type_ and not _is_numbered(other, type_)]
-            # The one that is named more often is right; else the one that is named first.
-            better = [other for other in others if (-len(named[other]), named[other][0]) < (-1, named[type_][0])]
+            better = [other for other in group if order[other] < order[type_] and not _is_numbered(other, type_)]
             if len(named[type_]) == 1 and better and (pair := frozenset((type_, better[0]))) not in told:
                 told.add(pair)
                 message = f"the type {type_!r} is named only here, and looks like {better[0]!r}"

@@ -12,15 +12,18 @@ from lifecycle_engine.lifecycle.touchpoints import Place
 from lifecycle_engine.store.aggregates import Aggregate
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.tables import customer, dead_letter, touchpoint
-from lifecycle_engine.store.touchpoints import StoredFact
+from lifecycle_engine.store.touchpoints import StoredFact, is_touchpoint
 
 
 class StoredTouchpoint(NamedTuple):
-    """An accepted touchpoint under the identity that it named first; `body` None once it is pruned."""
+    """An accepted fact under the identity that it named first, if any; `body` None once it is pruned.
+
+    Of type ABSENT it is none yet: something was retracted before it came.
+    """
 
     source: str
     id: str
-    identity: Identity
+    identity: Identity | None
     anonymous_id: str | None
     type: str
     occurred_at: int
@@ -31,6 +34,7 @@ class StoredTouchpoint(NamedTuple):
     late: bool
     duplicates: int
     conflicts: int
+    retracted_at: int | None
 
     @property
     def place(self) -> Place:
@@ -60,15 +64,21 @@ _TOUCHPOINT = select(
     touchpoint.c.late,
     touchpoint.c.duplicates,
     touchpoint.c.conflicts,
-).join_from(touchpoint, customer, customer.c.id == touchpoint.c.customer)
+    touchpoint.c.retracted_at,
+).join_from(touchpoint, customer, customer.c.id == touchpoint.c.customer, isouter=True)
 _PLACE = (touchpoint.c.occurred_at, touchpoint.c.id, touchpoint.c.source)
 
 
 async def newest_touchpoints(
-    connection: AsyncConnection, members: Sequence[int], before: Place | None, limit: int
+    connection: AsyncConnection, members: Sequence[int], before: Place | None, limit: int, *, facts: bool
 ) -> list[StoredTouchpoint]:
-    """What was stored under these rows, from the last place back, or from before a place."""
+    """The touchpoints stored under these rows, from the last place back, or from before a place.
+
+    With `facts` also what is no touchpoint.
+    """
     query = _TOUCHPOINT.where(touchpoint.c.customer.in_(members))
+    if not facts:
+        query = query.where(is_touchpoint(touchpoint))
     if before is not None:
         query = query.where(touchpoint.c.occurred_at <= before.occurred_at, tuple_(*_PLACE) < tuple_(*before))
     query = query.order_by(*(column.desc() for column in _PLACE)).limit(limit)
@@ -90,7 +100,7 @@ async def facts_of(connection: AsyncConnection, aggregate: Aggregate, known_at: 
 
 
 async def find_touchpoint(connection: AsyncConnection, source: str, id_: str) -> StoredTouchpoint | None:
-    """The touchpoint that was accepted under an id of a source."""
+    """The fact that was accepted under an id of a source."""
     query = _TOUCHPOINT.where(touchpoint.c.source == source, touchpoint.c.id == id_)
     row = (await connection.execute(query)).first()
     return _stored(row) if row else None
@@ -110,4 +120,4 @@ async def find_set_aside(connection: AsyncConnection, source: str, id_: str) -> 
 
 def _stored(row: Sequence[Any]) -> StoredTouchpoint:
     source, id_, kind, value, *rest = row
-    return StoredTouchpoint(source, id_, Identity(kind, value), *rest)
+    return StoredTouchpoint(source, id_, None if kind is None else Identity(kind, value), *rest)

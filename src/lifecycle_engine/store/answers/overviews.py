@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.lifecycle.journeys import CustomerState
@@ -12,10 +12,11 @@ from lifecycle_engine.store.aggregates import LATEST, MEMBERS, OWNS, Aggregate
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.states import Sequences, decode_sequences, decode_state
 from lifecycle_engine.store.tables import customer, touchpoint
+from lifecycle_engine.store.touchpoints import is_touchpoint
 
 
 class Overview(NamedTuple):
-    """A customer, its state, and when its first and last touchpoints occurred.
+    """A customer, its state, and when its first and last touchpoints occurred; None where it has none that counts.
 
     `state` None: there is none in a format of today, until its next touchpoint or the next activation.
     """
@@ -23,13 +24,19 @@ class Overview(NamedTuple):
     aggregate: Aggregate
     state: CustomerState | None
     sequences: Sequences
-    first_touchpoint_at: int
-    last_touchpoint_at: int
+    first_touchpoint_at: int | None
+    last_touchpoint_at: int | None
 
 
 def _occurred_at(newest: bool) -> ColumnElement[int]:
-    extreme = func.max(touchpoint.c.occurred_at) if newest else func.min(touchpoint.c.occurred_at)
-    return select(extreme).where(touchpoint.c.customer == customer.c.id).scalar_subquery()
+    at = touchpoint.c.occurred_at
+    return (
+        select(at)
+        .where(touchpoint.c.customer == customer.c.id, touchpoint.c.retracted_at.is_(None), is_touchpoint(touchpoint))
+        .order_by(at.desc() if newest else at)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 _OVERVIEW = (
@@ -40,6 +47,7 @@ _OVERVIEW = (
         customer.c.state,
         customer.c.sequences,
         OWNS,
+        exists().where(touchpoint.c.customer == customer.c.id).label("known"),
         _occurred_at(newest=False).label("first"),
         _occurred_at(newest=True).label("last"),
     )
@@ -49,10 +57,9 @@ _OVERVIEW = (
 
 
 async def find_overview(connection: AsyncConnection, identity: Identity) -> Overview | None:
-    """The customer to whom an identity belongs; None where it has no touchpoint."""
+    """The customer to whom an identity belongs; None where nothing was ever accepted of it."""
     rows = (await connection.execute(_OVERVIEW, {**identity._asdict(), "known_at": LATEST})).all()
-    seen = [row for row in rows if row.first is not None]
-    if not seen:
+    if not any(row.known for row in rows):
         return None
     owner = next(row for row in rows if row.owns)
     aggregate = Aggregate(
@@ -65,6 +72,6 @@ async def find_overview(connection: AsyncConnection, identity: Identity) -> Over
         aggregate,
         decode_state(owner.state),
         decode_sequences(owner.sequences),
-        min(row.first for row in seen),
-        max(row.last for row in seen),
+        min((row.first for row in rows if row.first is not None), default=None),
+        max((row.last for row in rows if row.last is not None), default=None),
     )

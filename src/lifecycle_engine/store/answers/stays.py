@@ -154,11 +154,11 @@ async def lifecycle_is_known(connection: AsyncConnection, key: str, known_at: in
 
 
 class LineFilter(NamedTuple):
-    """Which lines are wanted; None means any. `cause` is the place of the touchpoint that caused them."""
+    """Which lines are wanted; None means any. `causes` are places of the fact that caused them."""
 
     lifecycle: str | None = None
     subject: str | None = None
-    cause: Place | None = None
+    causes: tuple[Place, ...] | None = None
     superseded: bool = False
     refusals: bool = False
 
@@ -183,8 +183,8 @@ async def find_lines(
         query = query.where(history.c.lifecycle == wanted.lifecycle)
     if wanted.subject is not None:
         query = query.where(history.c.subject == wanted.subject)
-    if wanted.cause is not None:
-        query = query.where(tuple_(history.c.at, history.c.touchpoint, history.c.source) == tuple_(*wanted.cause))
+    if wanted.causes is not None:
+        query = query.where(tuple_(history.c.at, history.c.touchpoint, history.c.source).in_(wanted.causes))
     if after is not None:
         key = tuple_(history.c.at, history.c.recorded_at, history.c.number) == tuple_(*after)
         found = await connection.execute(select(*_POSITION).where(history.c.customer == customer_id, key))
