@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import uvloop
@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lifecycle_engine.api.app import create_app, create_health_app
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Check, Health
+from lifecycle_engine.api.metrics import Figure, Gather, Metrics
 from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
@@ -178,21 +179,26 @@ class _Service:
         """The parts of the chosen roles."""
         runners: list[Runner] = []
         checks: dict[str, Check] = {}
+        gathers: list[Gather] = []
         appended = asyncio.Event()
         if "worker" in self._roles:
             worker, catch_up = self._worker(appended)
             checks["worker"] = worker.ready
+            gathers.append(lambda: _of_worker(worker))
             runners += [worker, catch_up]
         if "timers" in self._roles:
             timers = self._timers()
             checks["timers"] = timers.ready
+            gathers.append(lambda: _of_timers(timers))
             runners.append(timers)
+        if self._loaded is not None:
+            gathers.append(lambda: _of_guards(self._definitions()))
         if "api" in self._roles:
-            runners.append(await self._api(appended, checks))
+            runners.append(await self._api(appended, checks, Metrics(gathers)))
         elif address := self._settings.health_listen:
             health = Health(checks)
             bound = _bound("LIFECYCLE_HEALTH_LISTEN", address)
-            runners.append(HttpServer(create_health_app(health), health, bound, lambda _: None))
+            runners.append(HttpServer(create_health_app(health, Metrics(gathers)), health, bound, lambda _: None))
         return runners
 
     async def close(self) -> None:
@@ -246,7 +252,7 @@ class _Service:
             partitions=settings.kafka_partitions,
         )
 
-    async def _api(self, appended: asyncio.Event, checks: Mapping[str, Check]) -> HttpServer:
+    async def _api(self, appended: asyncio.Event, checks: Mapping[str, Check], metrics: Metrics) -> HttpServer:
         settings = self._settings
         appender: Appender
         if settings.kafka_bootstrap_servers:
@@ -268,7 +274,9 @@ class _Service:
             log=_log_name(settings),
             clock=_clock,
         )
-        return HttpServer(create_app(services), services.health, bound, lambda address: _announce(address, first_key))
+        return HttpServer(
+            create_app(services, metrics), services.health, bound, lambda address: _announce(address, first_key)
+        )
 
     async def _first_key(self, keys: Keys) -> str | None:
         """Without any key, a server that listens on loopback only makes one; any other refuses to start."""
@@ -280,6 +288,24 @@ class _Service:
                 "set a first key (16 to 256 characters)"
             )
         return await keys.make_first()
+
+
+def _of_worker(worker: Worker) -> Iterable[Figure]:
+    done = worker.done
+    yield Figure("records", "Records of the log that were applied or set aside", (), {(): done.records})
+    yield Figure("facts_accepted", "Facts whose id was new", (), {(): done.accepted})
+    yield Figure("facts_late", "Facts that came after one that sorts behind them", (), {(): done.late})
+    yield Figure("dead_letters", "Records that were set aside as they cannot be read", (), {(): done.dead})
+
+
+def _of_timers(timers: Timers) -> Iterable[Figure]:
+    name, description = "customers_worked_through", "Customers for whom something fell due though no fact came"
+    yield Figure(name, description, (), {(): timers.worked_through})
+
+
+def _of_guards(definitions: Definitions) -> Iterable[Figure]:
+    description = "Guards that erred on the values that they were asked about, and so did not hold"
+    yield Figure("guard_errors", description, ("lifecycle", "version"), definitions.guard_errors())
 
 
 def _bound(setting: str, address: str) -> socket.socket:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.routing import Route
 from starlette.types import Lifespan
 
@@ -22,21 +22,24 @@ from lifecycle_engine.api import (
     journeys,
     lifecycles,
     mergers,
+    metrics,
     openapi,
     overrides,
     problems,
     retractions,
     touchpoints,
 )
+from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
 from lifecycle_engine.api.paths import SentPath
+from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
 
 VERSION = "0.1.0"
 
 
-def create_app(services: Services) -> FastAPI:
+def create_app(services: Services, gathered: metrics.Metrics | None = None) -> FastAPI:
     """The ASGI application; it starts and stops the appender and keeps the keys fresh."""
 
     @asynccontextmanager
@@ -49,14 +52,17 @@ def create_app(services: Services) -> FastAPI:
     app = assemble(lifespan)
     app.state.services = services
     app.state.health = services.health
+    app.state.metrics = gathered or metrics.Metrics()
     return app
 
 
-def create_health_app(health: Health) -> FastAPI:
-    """The ASGI application of a process that answers no questions, but whether it is well."""
+def create_health_app(health: Health, gathered: metrics.Metrics) -> FastAPI:
+    """The ASGI application of a process that answers no questions but whether it is well, and what it has done."""
     app = FastAPI(title="Lifecycle Engine", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.health = health
+    app.state.metrics = gathered
     app.include_router(health_routes)
+    app.include_router(metrics.router)
     problems.install(app)
     return app
 
@@ -91,6 +97,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         diagrams.router,
     ):
         app.include_router(router)
+    app.include_router(metrics.router, dependencies=[Depends(requires("metrics:read"))], responses=responses(401, 403))
     openapi.install(app)
     problems.install(app)
     app.add_middleware(SentPath)

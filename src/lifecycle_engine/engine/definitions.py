@@ -80,6 +80,10 @@ class Definitions:
             for key, of_lifecycle in by_key.items()
         }
 
+    def guard_errors(self) -> dict[tuple[str, str], int]:
+        """(lifecycle, version) -> how often a guard erred on the values that it was asked about, in this process."""
+        return {(key, str(version)): one.compiler.errors for (key, version), one in self._compiled.items()}
+
     async def version(self, key: str, version: int) -> Definition:
         """One version, active or not. Raises LookupError where it was never posted."""
         if (compiled := self._compiled.get((key, version))) is not None:

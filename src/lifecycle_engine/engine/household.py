@@ -144,10 +144,13 @@ class Household:
         owner = self._owners[row.id]
         return row if owner is None else self._by_id[owner]
 
-    async def require(self, connection: AsyncConnection, ids: Iterable[int]) -> None:
+    async def require(self, connection: AsyncConnection, ids: Iterable[int], anonymous_ids: Iterable[str] = ()) -> None:
         """Sees to it that these rows are locked. Raises WiderError."""
-        if missing := set(ids) - self._by_id.keys():
-            raise WiderError((await names_of(connection, missing)).values())
+        missing = {Identity("anonymous_id", value) for value in anonymous_ids} - self._rows.keys()
+        if unlocked := set(ids) - self._by_id.keys():
+            missing |= set((await names_of(connection, unlocked)).values())
+        if missing:
+            raise WiderError(missing)
 
     async def settle(
         self, connection: AsyncConnection, facts: Sequence[Fact], retracted: Sequence[StoredFact], now: int
@@ -159,6 +162,8 @@ class Household:
         customers = {self.row(identity_of(fact)).id for fact in facts if fact.touchpoint.type in _MERGES}
         customers |= {fact.customer for fact in retracted if fact.type in _MERGES}
         anonymous = {fact.anonymous_id for fact in retracted if fact.anonymous_id is not None}
+        # What is retracted may have come only after the rows were locked.
+        await self.require(connection, [fact.customer for fact in retracted], anonymous)
         for fact in facts:
             if (named := anonymous_id_of(fact)) is not None and (
                 fact.touchpoint.type == UNLINK
@@ -228,7 +233,7 @@ class Household:
                 new[self.root(self.row(identity_of(fact))).id].append(fact)
         dirty: dict[int, Place] = {}
         for stored in retracted:
-            if stored.customer in self._by_id and is_folded(stored.type):
+            if is_folded(stored.type):
                 root = self.root(self._by_id[stored.customer]).id
                 dirty[root] = min(dirty.get(root, stored.place), stored.place)
         upset: dict[int, bool] = {}

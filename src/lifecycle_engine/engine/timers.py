@@ -56,11 +56,11 @@ async def let_time_pass(
         tasks: list[Task] = []
         later: list[tuple[int, int | None]] = []
         for customer in customers:
-            look = _look(definitions, customer, now, quiet)
-            if look is not None and look < horizon:
+            is_due, again = _look(definitions, customer, horizon, now, quiet)
+            if is_due:
                 tasks.append(Task(customer, (), until=horizon - 1))
-            elif look != customer.wake:
-                later.append((customer.id, look))
+            elif again != customer.wake:
+                later.append((customer.id, again))
         work = Work(definitions, quiet)
         await work.fold(connection, tasks, now)
         await work.write(connection)
@@ -68,18 +68,22 @@ async def let_time_pass(
     return Passed(len(customers), len(tasks))
 
 
-def _look(definitions: DefinitionSet, customer: CustomerRow, now: int, quiet: int) -> int | None:
-    """When this customer has to be looked at, as its locked row tells; None: never."""
+def _look(
+    definitions: DefinitionSet, customer: CustomerRow, horizon: int, now: int, quiet: int
+) -> tuple[bool, int | None]:
+    """Whether something is due for a customer, as its locked row tells; if not, when to look again (None: never)."""
     if customer.owner is not None:
-        return None
+        return False, None
     if customer.state is None or customer.definitions != definitions.number:
         # Whoever brings it up to the definitions looks again at what is due.
-        return now + LATER
+        return False, now + LATER
     look = next_look(definitions.active, customer.state, customer.announced)
-    if look is not None and look <= customer.recorded_at and now < customer.recorded_at + quiet:
+    if look is None or look >= horizon:
+        return False, look
+    if look <= customer.recorded_at and now < customer.recorded_at + quiet:
         # It was past when it was set: the rest of an import may be on its way.
-        return customer.recorded_at + quiet
-    return look
+        return False, customer.recorded_at + quiet
+    return True, None
 
 
 class Timers:
@@ -93,6 +97,7 @@ class Timers:
         self._horizon = horizon
         self._quiet = quiet
         self._is_running = False
+        self.worked_through = 0
 
     async def ready(self) -> bool:
         """Whether it runs, and its database answers."""
@@ -133,7 +138,9 @@ class Timers:
             if not due:
                 break
             after = due[-1]
-            worked_through += await self._batch(definitions, [customer for _, customer in due], horizon)
+            count = await self._batch(definitions, [customer for _, customer in due], horizon)
+            worked_through += count
+            self.worked_through += count
         if worked_through:
             seconds = time.perf_counter() - began
             logger.info("time has passed for %d customers in %.2f s", worked_through, seconds)

@@ -44,6 +44,7 @@ class Worker:
         self._log = log
         self._begun: set[int] = set()
         self._is_reading = False
+        self.done = Outcome(0, 0, 0, 0)
         self.reader: Reader
 
     async def ready(self) -> bool:
@@ -98,6 +99,7 @@ class Worker:
         began = time.perf_counter()
         definitions = await self._definitions.current()
         outcome = await apply_batch(self._database, definitions, self._log, deliveries, self._begun, self._quiet)
+        self.done = Outcome(*map(sum, zip(self.done, outcome, strict=True)))
         await self._applied(deliveries)
         logger.debug("applied %s in %.1f ms", outcome, (time.perf_counter() - began) * 1e3)
         return outcome
