@@ -30,9 +30,9 @@ def clock() -> int:
 
 
 @asynccontextmanager
-async def service(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the service with a key that may do everything."""
-    appender = DatabaseAppender(database, asyncio.Event())
+async def service(database: Database, appended: asyncio.Event | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service with a key that may do everything; `appended` is set whenever the log has grown."""
+    appender = DatabaseAppender(database, appended or asyncio.Event())
     app = create_app(
         Services(
             appender=appender,

@@ -107,6 +107,7 @@ async def test_a_key_may_do_what_its_scopes_say_and_no_more(app: App, database: 
     questions = {
         "ingest:write": ("POST", "/v1/touchpoints", {202}),
         "customers:read": ("GET", "/v1/customers/nobody", {404}),
+        "customers:write": ("POST", "/v1/customers/42/identities", {422}),
         "lifecycles:read": ("GET", "/v1/lifecycles", {200}),
         "lifecycles:write": ("POST", "/v1/lifecycles", {415, 422}),
     }

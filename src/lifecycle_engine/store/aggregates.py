@@ -78,12 +78,8 @@ _IDENTITIES = (
     .select_from(MEMBERS.outerjoin(ownership, (ownership.c.identity == customer.c.id) & visible(ownership, KNOWN_AT)))
     .order_by(customer.c.kind, customer.c.value)
 )
-_HOLD = (
-    select(customer.c.id)
-    .select_from(MEMBERS)
-    .order_by(customer.c.kind, customer.c.value)
-    .with_for_update(read=True, of=customer)
-)
+_ROWS = select(customer.c.id).select_from(MEMBERS).order_by(customer.c.kind, customer.c.value)
+_HOLD = _ROWS.with_for_update(read=True, of=customer)
 _RESERVE = text(
     "INSERT INTO customer (kind, value, definitions, recorded_at) VALUES (:kind, :value, 0, 0) "
     "ON CONFLICT DO NOTHING RETURNING id"
@@ -121,17 +117,17 @@ async def settle(database: Database, connection: AsyncConnection, identity: Iden
     """
     await hold_definitions(connection)
     named = {**identity._asdict(), "known_at": LATEST}
-    held: set[int] = set()
     while True:
-        rows = set((await connection.execute(_HOLD, named)).scalars())
-        if not rows:
-            async with connection.begin_nested() as reservation:
+        async with connection.begin_nested() as attempt:
+            held = set((await connection.execute(_HOLD, named)).scalars())
+            if held:
+                # A link that was waited for may have added rows. They are held in their order, so all are let go first.
+                is_settled = held.issuperset((await connection.execute(_ROWS, named)).scalars())
+            else:
                 # Whoever is making this customer has to end first; whoever comes later waits until the clock is read.
-                if (await connection.execute(_RESERVE, identity._asdict())).first() is not None:
-                    now = await database.clock(connection)
-                    await reservation.rollback()
-                    return now
-        elif rows <= held:
-            return await database.clock(connection)
-        # A link that was waited for may have added rows.
-        held |= rows
+                is_settled = (await connection.execute(_RESERVE, identity._asdict())).first() is not None
+            now = await database.clock(connection) if is_settled else 0
+            if not (held and is_settled):
+                await attempt.rollback()
+        if is_settled:
+            return now

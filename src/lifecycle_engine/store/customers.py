@@ -121,21 +121,24 @@ _WRITE = Statement(
 )
 
 
-async def lock_customers(
+async def lock_customers(connection: AsyncConnection, identities: Iterable[Identity]) -> dict[Identity, CustomerRow]:
+    """Locks the rows that there are of these identities, in their sorted order, until the transaction ends."""
+    return {row.identity: row for row in map(_row, await _LOCK(connection, sorted(set(identities))))}
+
+
+async def make_customers(
     connection: AsyncConnection, identities: Iterable[Identity], definitions: int
 ) -> dict[Identity, CustomerRow]:
-    """Locks the rows of these identities in their sorted order until the transaction ends; makes those that are new."""
-    missing = sorted(set(identities))
+    """Makes rows for those of these identities that have none, in their sorted order; a row made is locked.
+
+    Another transaction that makes the same ones is waited for. So that nobody waits in a circle, no row may be locked
+    yet but those made before, which sort before these.
+    """
     rows: dict[Identity, CustomerRow] = {}
-    while missing:
-        for row in map(_row, await _LOCK(connection, missing)):
-            rows[row.identity] = row
-        if missing := [identity for identity in missing if identity not in rows]:
-            for id_, kind, value in await _MAKE(connection, [(*identity, definitions) for identity in missing]):
-                identity = Identity(kind, value)
-                rows[identity] = CustomerRow(id_, identity, definitions, None, {}, {}, 0, False, None, None)
-            # What another transaction has made in the meantime is there to be locked now.
-            missing = [identity for identity in missing if identity not in rows]
+    made = await _MAKE(connection, [(*identity, definitions) for identity in sorted(set(identities))])
+    for id_, kind, value in made:
+        identity = Identity(kind, value)
+        rows[identity] = CustomerRow(id_, identity, definitions, None, {}, {}, 0, False, None, None)
     return rows
 
 
