@@ -59,7 +59,7 @@ verify-laws: $(DEVELOPMENT) ## look for a counterexample to the laws of the fold
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations
 
-bench: $(DEVELOPMENT) ## measure throughput beside the bare floor and the day-one service
+bench: $(DEVELOPMENT) ## measure throughput beside the bare floor and the day-one service, the fold, timers, memory
 	$(PYTHON) -m bench
 
 format: $(DEVELOPMENT) ## format, and mend what the linter can

@@ -113,11 +113,13 @@ def traits_of(facts: Iterable[Fact]) -> dict[str, Any]:
 
 def concerned(key: str, versions: Sequence[Version], fact: Fact) -> list[str | None]:
     """The subject that a fact is about, if it is about one."""
+    _, _, document = versions[0]  # `per` can't change.
     if fact["type"] == "$override":
-        return [fact["properties"].get("subject")] if fact["properties"]["lifecycle"] == key else []
+        subject = fact["properties"].get("subject")
+        is_meant = fact["properties"]["lifecycle"] == key and (subject is None) == ("per" not in document)
+        return [subject] if is_meant else []
     if fact["type"].startswith("$"):
         return []
-    _, _, document = versions[0]  # `per` can't change.
     if "per" not in document:
         return [None]
     try:

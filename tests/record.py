@@ -39,12 +39,12 @@ async def record(url: str, *documents: dict[str, Any]) -> AsyncIterator[Database
         await database.close()
 
 
-async def activate(database: Database, document: dict[str, Any]) -> None:
-    """Adds a lifecycle and makes it active."""
+async def activate(database: Database, document: dict[str, Any], since: int | None = None) -> None:
+    """Adds a version of a lifecycle and makes it active, from an instant on where one is named."""
     async with database.transaction() as connection:
         now = await database.clock(connection)
         added = await add_version(connection, document["lifecycle"], json.dumps(document), "application/json", now)
-        await activate_version(connection, added.key, added.version, now)
+        await activate_version(connection, added.key, added.version, now, since)
 
 
 def horizon(database: Database) -> Horizon:

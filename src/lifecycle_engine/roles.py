@@ -166,7 +166,7 @@ class _Service:
                 if not is_transient(error):
                     reason = str(getattr(error, "orig", error)).splitlines()[0]
                     raise StartError(f"LIFECYCLE_DATABASE_URL: the database cannot be opened: {reason}") from None
-                if self._settings.api_key is not None and "worker" not in self._roles:
+                if self._settings.api_key is not None and set(self._roles) == {"api"}:
                     return None  # Ingest needs the log and a key, and no database.
                 if not told:
                     logger.warning("waiting for the database: %s", error)

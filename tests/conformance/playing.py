@@ -16,6 +16,8 @@ from tests.conformance.examples import Case, Refusal, Stay
 from tests.processes import Service, migrate, settings_for, wait_until
 from tools.services import KafkaCluster, PostgresServer
 
+OWN = "own"
+"""The key that the lifecycle of our own examples has."""
 QUIET = {"LIFECYCLE_QUIET_SECONDS": "1"}
 """What was past when it was set fires sooner than by default: nobody's import is interrupted here."""
 
@@ -81,24 +83,42 @@ async def activate(client: httpx.AsyncClient, lifecycle: str, version: int) -> N
     assert activated.is_success, activated.text
 
 
-async def post(client: httpx.AsyncClient, case: Case, customer_id: str, number: int) -> None:
-    """Posts the touchpoints one by one, in the order of their arrival, and waits until the last one is applied."""
-    for touchpoint in case.touchpoints:
-        body = {
-            **touchpoint,
-            "id": f"{number}-{touchpoint['id']}",  # a common beginning leaves the order of the ids as it is
-            "customer_id": customer_id,
-            "occurred_at": format_instant(touchpoint["occurred_at"]),
-        }
-        posted = await client.post("/v1/touchpoints", json=body)
+async def post(client: httpx.AsyncClient, case: Case, customer_id: str, lifecycle: str, number: int) -> None:
+    """Posts the facts one by one, in the order of their arrival, and waits until the last one is applied.
+
+    Retractions come last: their door knows what it has never heard of.
+    """
+    for fact in sorted(case.touchpoints, key=lambda fact: bool(fact["type"] == "$retract")):
+        posted = await _post(client, fact, customer_id, lifecycle, str(number))
         assert posted.status_code == 202, posted.text
     id_ = posted.json()["id"]
 
     async def is_applied() -> bool:
         receipt = await client.get(f"/v1/touchpoints/{id_}")
-        return receipt.status_code == 200 and receipt.json()["status"] in ("applied", "late")
+        return receipt.status_code == 200 and receipt.json()["status"] != "pending"
 
     await wait_until(is_applied, f"{id_} is applied", 10)
+
+
+async def _post(
+    client: httpx.AsyncClient, fact: Mapping[str, Any], customer_id: str, lifecycle: str, prefix: str
+) -> httpx.Response:
+    """Posts a fact through the door that was made for it; a common beginning leaves the order of the ids as it is."""
+    customer, given = f"/v1/customers/{customer_id}", fact["properties"]
+    body = {"id": f"{prefix}-{fact['id']}", "occurred_at": format_instant(fact["occurred_at"])}
+    match fact["type"]:
+        case "$identify":
+            return await client.post(f"{customer}/traits", json={**body, "traits": given["traits"]})
+        case "$override":
+            own = given["lifecycle"] != OWN
+            properties = {name: value for name, value in given.items() if name != "lifecycle"}
+            door = f"{customer}/journeys/{given['lifecycle'] if own else lifecycle}/stage"
+            return await client.put(door, json=body | properties)
+        case "$retract":
+            reason = {"retraction_id": body["id"], "reason": "an example", "actor": "someone"}
+            return await client.delete(f"/v1/touchpoints/{prefix}-{given['id']}", params=reason)
+        case _:
+            return await client.post("/v1/touchpoints", json={**fact, **body, "customer_id": customer_id})
 
 
 async def history(

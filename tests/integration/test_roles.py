@@ -6,9 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
-from tests.processes import Service, migrate, settings_for
-from tools.services import ServiceError, free_port
+from lifecycle_engine.store.database import Database
+from tests.processes import Service, migrate, settings_for, wait_until
+from tools.services import KafkaCluster, ServiceError, free_port
 
 
 async def test_a_worker_tells_of_its_health(sqlite_url: str, tmp_path: Path) -> None:
@@ -20,6 +22,41 @@ async def test_a_worker_tells_of_its_health(sqlite_url: str, tmp_path: Path) -> 
         assert (ready.status_code, ready.json()["checks"]) == (200, {"worker": True, "not_stopping": True})
         assert (await client.get(f"http://{address}/livez")).status_code == 200
         assert (await client.get(f"http://{address}/v1/customers/ada")).status_code == 404
+
+
+@pytest.mark.parametrize("log", ["database", "kafka"])
+async def test_timers_alone_tell_of_their_health_and_end_when_they_fail(
+    request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path, log: str
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    settings = settings_for(postgres_url)
+    if log == "kafka":
+        kafka: KafkaCluster = request.getfixturevalue("kafka")
+        settings = settings_for(postgres_url, kafka.bootstrap_servers, request.getfixturevalue("topic"))
+    await migrate(settings, tmp_path)
+    timers = Service(["timers"], settings | {"LIFECYCLE_HEALTH_LISTEN": address}, tmp_path)
+    async with timers, httpx.AsyncClient(trust_env=False) as client:
+        ready = await client.get(f"http://{address}/readyz")
+        assert (ready.status_code, ready.json()["checks"]) == (200, {"timers": True, "not_stopping": True})
+        assert await timers.stop() == 0
+        await timers.start()
+        database = Database(postgres_url)
+        async with database.transaction() as connection:
+            await connection.execute(text("DROP TABLE wake"))
+        await database.close()
+        assert await timers.wait() == 1
+    assert "the process ends because of this" in timers.output()
+
+
+async def test_timers_wait_for_their_database(tmp_path: Path) -> None:
+    timers = Service(["timers"], settings_for(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none"), tmp_path)
+
+    async def waits() -> bool:
+        return "waiting for the database" in timers.output()
+
+    await timers.launch()
+    await wait_until(waits, "the timers wait")
+    assert await timers.stop() == 0
 
 
 async def test_an_address_in_use_is_named(sqlite_url: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ async def test_worked_customer(url_and_headers: tuple[str, dict[str, str]], key:
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         if number % 2:
             await activate(client, key, 1)
-        await post(client, case, key, number)
+        await post(client, case, key, key, number)
         if not number % 2:
             await activate(client, key, 1)
         await assert_played(client, case, key, key, 30)

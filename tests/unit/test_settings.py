@@ -17,6 +17,7 @@ def test_the_defaults_serve_a_first_visitor() -> None:
     assert settings.kafka_bootstrap_servers == ""
     assert settings.listen == "127.0.0.1:8000"
     assert settings.api_key is None
+    assert settings.quiet_seconds == 5
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,9 @@ def test_a_database_may_be_named_as_others_name_it(given: str, meant: str) -> No
         ("LIFECYCLE_API_KEY", "sixteen characters ", "no space"),
         ("LIFECYCLE_WORKER_LANES", "two", "integer"),
         ("LIFECYCLE_FUTURE_SKEW_SECONDS", "-1", "greater than or equal to 0"),
+        ("LIFECYCLE_QUIET_SECONDS", "-1", "greater than or equal to 0"),
+        ("LIFECYCLE_QUIET_SECONDS", "86401", "less than or equal to 86400"),
+        ("LIFECYCLE_QUIET_SECONDS", "5s", "integer"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:

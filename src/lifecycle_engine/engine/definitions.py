@@ -22,13 +22,14 @@ from lifecycle_engine.store.lifecycles import (
 class DefinitionSet(NamedTuple):
     """The active lifecycles under the number of this set.
 
-    `activated_in` tells since which set each is active. `instants` are those at which a version took effect, or will
-    (microseconds since the epoch, UTC).
+    `activated_in` tells since which set each is active, `activated_at` since when. `instants` are those at which a
+    version took effect, or will (microseconds since the epoch, UTC).
     """
 
     number: int
     active: dict[str, Timeline]
     activated_in: dict[str, int]
+    activated_at: dict[str, int]
     instants: tuple[int, ...]
 
 
@@ -55,10 +56,12 @@ class Definitions:
             number = await definition_number(connection)
             made = await switches(connection)
         activated_in: dict[str, int] = {}
+        activated_at: dict[str, int] = {}
         for switch in made:
             activated_in.setdefault(switch.key, switch.number)
+            activated_at.setdefault(switch.key, switch.activated_at)
         instants = tuple(switch.activated_at if switch.since is None else switch.since for switch in made)
-        self._loaded = DefinitionSet(number, await self.timelines(made), activated_in, instants)
+        self._loaded = DefinitionSet(number, await self.timelines(made), activated_in, activated_at, instants)
         return self._loaded
 
     async def timelines(self, made: Iterable[Switch]) -> dict[str, Timeline]:

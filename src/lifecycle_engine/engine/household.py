@@ -1,8 +1,8 @@
 """Whose facts they are: the rows that a transaction locks, and what its facts change about who belongs to whom.
 
 A customer's history stands under one row, the root; rows that belong to it have facts, and no history of their own.
-Rows are locked in one order, anonymous ids before customer_ids, each by its value; whoever needs another one on the way
-begins anew with it, rather than lock it out of order.
+Rows are locked in one order, anonymous ids before customer_ids, each by its value, and new ones are made before any is locked; whoever needs another one on the way begins
+anew with it, rather than lock it out of order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lifecycle_engine.engine.refold import END
 from lifecycle_engine.engine.work import Task
 from lifecycle_engine.lifecycle.touchpoints import MERGE, RETRACT, UNLINK, UNMERGE, Place, is_folded
 from lifecycle_engine.log.message import Fact, decode_body
-from lifecycle_engine.store.customers import CustomerRow, Identity, lock_customers, names_of
+from lifecycle_engine.store.customers import CustomerRow, Identity, lock_customers, make_customers, names_of
 from lifecycle_engine.store.ownership import (
     Membership,
     links_of,
@@ -76,15 +76,47 @@ async def lock_household(
     reserved = [fact for fact in facts if fact.touchpoint.type[0] == "$"]
     if reserved:
         named |= await _concerned(connection, reserved)
+    locking = _Locking(connection, definitions)
+    if also:
+        await locking.make(also)
     anonymous = {identity for identity in named if identity.kind == "anonymous_id"}
-    rows = await lock_customers(connection, anonymous, definitions) if anonymous else {}
+    rows = await locking.lock(anonymous) if anonymous else {}
     owners = {row.owner for row in rows.values() if row.owner is not None}
     named |= set((await names_of(connection, owners)).values()) if owners else set()
     if customers := named - anonymous:
-        rows |= await lock_customers(connection, customers, definitions)
+        rows |= await locking.lock(customers)
     household = Household(rows)
     await household.require(connection, [row.owner for row in rows.values() if row.owner is not None])
     return household
+
+
+class _Locking:
+    """Makes and locks the rows of a transaction in an order in which nobody waits in a circle."""
+
+    def __init__(self, connection: AsyncConnection, definitions: int) -> None:
+        self._connection = connection
+        self._definitions = definitions
+        self._made: dict[Identity, CustomerRow] = {}
+        self._may_make = True
+
+    async def make(self, first: Iterable[Identity]) -> None:
+        """Makes rows where there are none, once, before anything else."""
+        self._made = await make_customers(self._connection, first, self._definitions)
+        self._may_make = False
+
+    async def lock(self, identities: set[Identity]) -> dict[Identity, CustomerRow]:
+        """Locks the rows of these identities, which sort after those locked before. Raises WiderError."""
+        rows = await lock_customers(self._connection, identities)
+        self._may_make = self._may_make and not rows
+        if self._may_make:
+            rows = await make_customers(self._connection, identities, self._definitions)
+            self._made |= rows
+            if others := identities - rows.keys():
+                self._may_make = False
+                rows |= await lock_customers(self._connection, others)
+        if missing := identities - rows.keys():
+            raise WiderError(missing | self._made.keys())
+        return rows
 
 
 async def _concerned(connection: AsyncConnection, reserved: Sequence[Fact]) -> set[Identity]:
@@ -242,6 +274,8 @@ class Household:
                 for row in (removal.was, removal.root, removal.row):
                     upset[row.id] = upset.get(row.id, True) and removal.muted
         new_rows = {one.row.id for one in removals if one.row.is_new}
+        # What a retraction changes is as muted as the retraction itself.
+        retracts_muted = all(fact.muted for fact in facts if fact.touchpoint.type == RETRACT)
         upto = self._worked_through(upset)
         return [
             Task(
@@ -251,7 +285,7 @@ class Household:
                 dirty=dirty.get(id_),
                 anew=id_ in upset,
                 upto=upto if id_ in upset else None,
-                muted=upset.get(id_, id_ not in dirty),
+                muted=upset.get(id_, id_ not in dirty or retracts_muted),
             )
             for id_ in sorted({*new, *dirty, *upset, *new_rows})
         ]

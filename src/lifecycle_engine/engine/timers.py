@@ -72,16 +72,14 @@ def _look(
     definitions: DefinitionSet, customer: CustomerRow, horizon: int, now: int, quiet: int
 ) -> tuple[bool, int | None]:
     """Whether something is due for a customer, as its locked row tells; if not, when to look again (None: never)."""
-    if customer.owner is not None:
-        return False, None
     if customer.state is None or customer.definitions != definitions.number:
         # Whoever brings it up to the definitions looks again at what is due.
         return False, now + LATER
     look = next_look(definitions.active, customer.state, customer.announced)
     if look is None or look >= horizon:
         return False, look
-    if look <= customer.recorded_at and now < customer.recorded_at + quiet:
-        # It was past when it was set: the rest of an import may be on its way.
+    if quiet and look <= customer.recorded_at and min(now, horizon) < customer.recorded_at + quiet:
+        # It was past when it was set: the rest of an import may be on its way, or wait in the log.
         return False, customer.recorded_at + quiet
     return True, None
 

@@ -129,7 +129,7 @@ class Work:
             muted_places = [fact.touchpoint.place for fact in ordered if fact.muted]
             for event in following:
                 muted = bool(muted_places) and _fact_after(ordered, event).muted
-                self._apply(customer, event, recorded_at, muted=muted)
+                self._apply(customer, event, recorded_at, muted=muted or self._is_history(event))
             events += following
         if plan.task.until is not None:
             due, state = self._pass_time(customer, state, plan.task.until, recorded_at)
@@ -147,7 +147,7 @@ class Work:
         state = fold(self._definitions.active, (), state, events.append, until=until)
         for event in events:
             muted = _is_of_import(customer, event.at) or not self._is_news(customer, event.lifecycle)
-            self._apply(customer, event, recorded_at, muted=muted)
+            self._apply(customer, event, recorded_at, muted=muted or self._is_history(event))
         return events, state
 
     def _announce(
@@ -231,6 +231,10 @@ class Work:
 
     def _is_news(self, customer: CustomerRow, lifecycle: str) -> bool:
         return self._definitions.activated_in[lifecycle] <= customer.definitions
+
+    def _is_history(self, event: Event) -> bool:
+        """Whether a lifecycle brought it about by itself before it was activated, whenever that is worked through."""
+        return event.touchpoint is None and event.at < self._definitions.activated_at[event.lifecycle]
 
 
 def _is_of_import(customer: CustomerRow, at: int) -> bool:

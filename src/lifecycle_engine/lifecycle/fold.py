@@ -245,7 +245,8 @@ class _Folding:
                 continue
             subjects = self._journeys.get(key)
             journey = subjects.get(subject) if subjects else None
-            if (after := self._take(timeline, subject, journey, fact)) is not None:
+            after = self._take(timeline, subject, journey, fact)
+            if after is not None and after is not journey:
                 self._keep(key, subject, after)
 
     def _keep(self, key: str, subject: str | None, journey: JourneyState) -> None:
@@ -608,7 +609,8 @@ def _event(
     phase: Phase = Phase.FACT,
 ) -> Event:
     definition = active.definition
-    move, skipped = _move(definition, origin, to), definition.skipped(origin, to)
+    move = _move(definition, origin, to)
+    skipped = definition.skipped(origin, to) if move == "skip" else ()
     return Event(definition.key, subject, at, to, origin, move, skipped, cause, rule, *by, active.version, None, phase)
 
 

@@ -66,8 +66,9 @@ class Situation:
                 values[name] = value
         for index, measure in definition.asked_measures:
             total = self.totals[index]
-            if measure.has_value(total):
-                value = measure.read(total)
+            value = measure.read(total)
+            # Most have one, and null is one too.
+            if value is not None or measure.has_value(total):
                 values[f"measures.{measure.name}"] = _datetime(value) if measure.path == ("occurred_at",) else value
         return values
 
