@@ -23,7 +23,7 @@ from tools.supervisor import Supervised
 
 ROOT = Path(__file__).parents[2]
 # Without -P its own directory would be searched for modules.
-_KILLING: Sequence[str | Path] = (sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py")
+KILLING: Sequence[str | Path] = (sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py")
 
 KILLED = 128 + signal.SIGKILL
 DRIVER_SECONDS = 100
@@ -51,7 +51,7 @@ class Deployment:
             "LIFECYCLE_KAFKA_GROUP": f"{self._settings['LIFECYCLE_KAFKA_TOPIC']}-{group}",
             "LIFECYCLE_WORKER_LANES": str(lanes),
         }
-        program = PROGRAM if at is None else [*_KILLING, str(int(by)), at, str(hit)]
+        program = PROGRAM if at is None else [*KILLING, str(int(by)), at, str(hit)]
         return Service(["worker"], settings, self._directory, program=program)
 
     async def position(self) -> int:

@@ -10,6 +10,8 @@ It does so when it comes to POINT for the HIT-th time:
     W5  COMMIT was answered
     W6  the group takes partitions away, and the reader has not heard of it
 
+W3, W4 and W5 are those of a worker's batch, and of the timers' in which others are told of something.
+
 POINT may be `never`. The service has no hooks for this: SQLAlchemy and the Kafka client are listened to. What the
 service waits for takes less time here: a group gives up a member after 6 s (the least that a broker allows), not after
 45 s, and PostgreSQL ends a transaction that stands still after 3 s, not after 30 s.
@@ -37,7 +39,9 @@ STALLED_MS = 3_000
 
 _COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
 """The message of PostgreSQL's protocol."""
-_WRITTEN = "touchpoints were written"
+_WRITTEN = "effects were written"
+
+_TOUCHPOINTS, _CHANGES = "INSERT INTO touchpoint ", "INSERT INTO change "
 
 
 class Strike:
@@ -58,7 +62,7 @@ class Strike:
 def in_transaction(strike: Strike) -> None:
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if _inserts(statement):
+        if statement.startswith(_TOUCHPOINTS):
             strike.point()
 
 
@@ -116,15 +120,15 @@ POINTS: dict[str, Callable[[Strike], None]] = {
 
 
 def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
-    """Lets `commit` decide over the commits of transactions in which touchpoints were inserted."""
+    """Lets `commit` decide over the commits of transactions in which effects were written."""
     do_commit: Callable[[Any, Any], None] = DefaultDialect.do_commit
 
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if _inserts(statement):
+        if statement.startswith((_TOUCHPOINTS, _CHANGES)):
             connection.info[_WRITTEN] = True
 
-    def do_commit_with_touchpoints(dialect: Any, connection: Any) -> None:
+    def do_commit_with_effects(dialect: Any, connection: Any) -> None:
         if connection.info.pop(_WRITTEN, False):
             commit(connection, lambda: do_commit(dialect, connection))
         else:
@@ -134,11 +138,7 @@ def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
     def _(connection: Any) -> None:
         connection.info.pop(_WRITTEN, False)
 
-    DefaultDialect.do_commit = do_commit_with_touchpoints  # type: ignore[method-assign]
-
-
-def _inserts(statement: str) -> bool:
-    return statement.startswith("INSERT INTO touchpoint ")
+    DefaultDialect.do_commit = do_commit_with_effects  # type: ignore[method-assign]
 
 
 def hurry() -> None:

@@ -73,7 +73,7 @@ class Stay(NamedTuple):
     skipped: tuple[str, ...]
     rule: int | None
     cause: str
-    touchpoint: str
+    touchpoint: str | None
 
 
 @dataclass
