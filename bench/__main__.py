@@ -6,14 +6,18 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from bench import report
+from bench.deadlines import Deadlines
+from bench.memory import Memory
 from bench.processes import BenchError, Servers, servers, share_cores
 from bench.progress import Progress
+from bench.refolds import Refolds
 from bench.report import Section
+from bench.steps import Steps
 from bench.targets import migrated, query
 from bench.throughput import Throughput
 from bench.worker import WorkerAlone
@@ -21,14 +25,20 @@ from tools.services import ServiceError
 
 
 class Measurement(Protocol):
-    """One table, from rounds in which all that it compares take turns."""
+    """A table or two, from rounds in which all that they compare take turns."""
 
     @property
     def steps(self) -> int:
         """How many figures it takes, for the progress bar."""
 
-    def run(self, progress: Progress) -> Section:
+    def run(self, progress: Progress) -> list[Section]:
         """Raises BenchError if anything that is measured fails."""
+
+
+class Kind(Protocol):
+    """Makes a measurement; `template` is the URL of a migrated database, to make copies of."""
+
+    def __call__(self, servers: Servers, template: str, *, rounds: int, quick: bool) -> Measurement: ...
 
 
 def main() -> int:
@@ -55,18 +65,23 @@ def _run(options: argparse.Namespace, cores: int) -> str:
     rounds = options.rounds or (1 if options.quick else 3)
     with Progress() as progress, servers() as running, migrated(running) as template:
         chosen = [
-            _MEASUREMENTS[name](running, template, rounds, options.quick) for name in options.only or _MEASUREMENTS
+            _MEASUREMENTS[name](running, template, rounds=rounds, quick=options.quick)
+            for name in options.only or _MEASUREMENTS
         ]
         progress.expect(sum(measurement.steps for measurement in chosen))
-        sections = [measurement.run(progress) for measurement in chosen]
+        sections = [section for measurement in chosen for section in measurement.run(progress)]
         (((postgresql,),),) = query(template, "SELECT split_part(current_setting('server_version'), ' ', 1)")
         setting = report.setting(_command(), cores, postgresql, running.kafka_version)
     return report.document(sections, [*setting, f"{rounds} round{'s' * (rounds > 1)}"])
 
 
-_MEASUREMENTS: Mapping[str, Callable[[Servers, str, int, bool], Measurement]] = {
-    "throughput": lambda running, template, rounds, quick: Throughput(running, template, rounds=rounds, quick=quick),
-    "worker": lambda running, template, rounds, quick: WorkerAlone(running, template, rounds=rounds, quick=quick),
+_MEASUREMENTS: Mapping[str, Kind] = {
+    "throughput": Throughput,
+    "worker": WorkerAlone,
+    "steps": Steps,
+    "refolds": Refolds,
+    "deadlines": Deadlines,
+    "memory": Memory,
 }
 
 
@@ -76,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure Lifecycle Engine beside the bare floor and the day-one service.",
         epilog="LIFECYCLE_TEST_DATABASE_URL and LIFECYCLE_TEST_KAFKA name servers to use instead of fresh ones.",
     )
-    parser.add_argument("--quick", action="store_true", help="one round, shorter loads: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="one round, shorter loads: some four minutes")
     parser.add_argument("--rounds", type=int, choices=range(1, 100), metavar="N", help="default: 3, with --quick 1")
     parser.add_argument("--only", action="append", choices=list(_MEASUREMENTS), help="may be repeated; default: all")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document, too")

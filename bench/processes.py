@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import psutil
 
@@ -27,6 +27,14 @@ STOP_SECONDS = 15
 
 class BenchError(Exception):
     """Something that was measured failed, or lost touchpoints; the text says what, and what it wrote."""
+
+
+class Span(NamedTuple):
+    """From the first commit to the last: how many were done after the first one, in how long, for how much CPU time."""
+
+    done: int
+    seconds: float
+    cpu_seconds: float | None
 
 
 class Process:

@@ -7,24 +7,37 @@ import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import asyncpg
+import msgspec
+from aiokafka import AIOKafkaProducer
 
+from bench.lives import document
 from bench.load import Address
 from bench.processes import BenchError, Process, Servers
+from lifecycle_engine.log.message import Stamp, read_submission
+from lifecycle_engine.store.database import Database
+from tests.record import activate
 from tools.services import free_port
 
 READY_SECONDS = 60
+SECOND = "post-purchase"
+"""Judges and moves at the same touchpoints as the five stages, and has a timer that each of them starts anew."""
+FILL = 5_000
+"""Records that are on their way to the topic at a time."""
 
 
 class Service(StrEnum):
     """The services that take a load over HTTP, as the tables name them."""
 
     ENGINE = "Lifecycle Engine"
+    TWO = "with two lifecycles"
     BARE = "bare floor"
     DAY_ONE = "day-one service"
 
@@ -49,11 +62,16 @@ class Target:
 
 
 @contextmanager
-def engine(servers: Servers, template: str) -> Iterator[Target]:
-    """Lifecycle Engine, one process for the way in and the answers, one worker; `template`: a migrated database."""
+def engine(servers: Servers, template: str, also: str | None = None) -> Iterator[Target]:
+    """Lifecycle Engine, one process for the way in and the answers, one worker; `template`: a migrated database.
+
+    `also` is a built-in lifecycle that is active besides the one that a first start makes active.
+    """
     with ExitStack() as stack:
         topic = stack.enter_context(servers.topic())
         database_url = stack.enter_context(servers.database(template))
+        if also is not None:
+            asyncio.run(_activate(database_url, also))
         key = secrets.token_urlsafe(24)
         port = free_port()
         environment = {
@@ -119,6 +137,7 @@ def day_one(servers: Servers, template: str) -> Iterator[Target]:
 
 TARGETS: Mapping[Service, Callable[[Servers, str], AbstractContextManager[Target]]] = {
     Service.ENGINE: engine,
+    Service.TWO: partial(engine, also=SECOND),
     Service.BARE: bare,
     Service.DAY_ONE: day_one,
 }
@@ -132,6 +151,46 @@ def engine_settings(servers: Servers, database_url: str, topic: str) -> Mapping[
         "LIFECYCLE_KAFKA_TOPIC": topic,
         "LIFECYCLE_KAFKA_GROUP": topic,
     }
+
+
+def worker(servers: Servers, database_url: str, topic: str) -> Process:
+    """A worker of the engine, to be entered."""
+    # A group of its own, or it would have to wait until another worker of the same topic is forgotten.
+    group = {"LIFECYCLE_KAFKA_GROUP": f"bench-{uuid.uuid4().hex}"}
+    environment = {**engine_settings(servers, database_url, topic), **group}
+    arguments = ["-m", "lifecycle_engine", "serve", "--role", "worker"]
+    return Process("the engine's worker", arguments, environment, servers.directory)
+
+
+async def fill(
+    servers: Servers,
+    topic: str,
+    touchpoints: Iterable[Mapping[str, object]],
+    sent: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Appends touchpoints as the way in would; `sent` hears now and then how many are there."""
+    now = time.time_ns() // 1_000
+    stamp = Stamp("bench", now, now)
+    producer = AIOKafkaProducer(bootstrap_servers=servers.kafka.bootstrap_servers, enable_idempotence=True, linger_ms=5)
+    await producer.start()
+    try:
+        waiting = []
+        for touchpoint in touchpoints:
+            record = stamp.record(read_submission(msgspec.json.encode(touchpoint)))
+            waiting.append(await producer.send(topic, record.value, key=record.key))
+            if len(waiting) == FILL:
+                await asyncio.gather(*waiting)
+                sent(len(waiting))
+                waiting.clear()
+        await asyncio.gather(*waiting)
+        sent(len(waiting))
+    finally:
+        await producer.stop()
+
+
+async def records_applied(connection: asyncpg.Connection) -> int:
+    """How many records of the log have been applied, where there is one topic."""
+    return int(await connection.fetchval("SELECT coalesce(sum(next), 0)::bigint FROM log_position"))
 
 
 @contextmanager
@@ -161,6 +220,14 @@ def query(database_url: str, *statements: str) -> list[list[asyncpg.Record]]:
 def driver_url(database_url: str) -> str:
     """A URL as asyncpg itself wants it."""
     return database_url.replace("+asyncpg", "", 1)
+
+
+async def _activate(database_url: str, lifecycle: str) -> None:
+    database = Database(database_url)
+    try:
+        await activate(database, document(lifecycle))
+    finally:
+        await database.close()
 
 
 def _uvicorn(app: str, port: int) -> Sequence[str]:

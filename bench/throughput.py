@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 
 import uvloop
@@ -10,14 +11,25 @@ from bench.load import Figures, Load, drive
 from bench.processes import BenchError, Servers
 from bench.progress import Progress
 from bench.report import Section, microseconds, milliseconds, rate, ratio
-from bench.targets import TARGETS, Service, Target
+from bench.targets import SECOND, TARGETS, Service, Target
 
 WARM_UP = {
     Service.ENGINE: (Load(10_000, 100), Load(1_000)),
+    Service.TWO: (Load(10_000, 100),),
     Service.BARE: (Load(10_000, 100), Load(1_000)),
     Service.DAY_ONE: (Load(200),),
 }
 """Not measured: connections are made, statements prepared, plans settled."""
+
+
+BEFORE_ON = "2026-11-22"
+BEFORE = {
+    "100 a request, in order": 0.56,
+    "100 a request, racing": 0.76,
+    "1 a request, in order": 0.69,
+    "1 a request, racing": 0.65,
+}
+"""Of the bare floor, by load: medians of two rounds of this measurement, before a fold knew timers and identities."""
 
 
 class Throughput:
@@ -31,6 +43,7 @@ class Throughput:
         loads = [Load(n, each, racing) for n, each in ((batched, 100), (single, 1)) for racing in (False, True)]
         self._loads = {
             Service.ENGINE: loads,
+            Service.TWO: loads[:2],
             Service.BARE: loads,
             Service.DAY_ONE: [Load(day_one, racing=racing) for racing in (False, True)],
         }
@@ -41,7 +54,7 @@ class Throughput:
     def steps(self) -> int:
         return self._rounds * sum(map(len, self._loads.values()))
 
-    def run(self, progress: Progress) -> Section:
+    def run(self, progress: Progress) -> list[Section]:
         """Raises BenchError if a service fails or loses a touchpoint."""
         services = list(Service)
         for number in range(self._rounds):
@@ -54,14 +67,11 @@ class Throughput:
             for service in services
             if (figures := self._figures.get((service, str(load))))
         ]
-        return Section(
-            "From HTTP to queryable stage",
-            [
-                *("touchpoints", "", "accepted/s", "queryable/s", "p50 ms", "p99 ms"),
-                *("of the bare floor", "times day-one", "CPU µs each"),
-            ],
-            rows,
-        )
+        header = [
+            *("touchpoints", "", "accepted/s", "queryable/s", "p50 ms", "p99 ms"),
+            *("of the bare floor", "times day-one", "CPU µs each"),
+        ]
+        return [Section("From HTTP to queryable stage", header, rows), self._compared()]
 
     def _run_service(self, service: Service, progress: Progress) -> None:
         progress.doing(f"{service}: starting")
@@ -94,6 +104,27 @@ class Throughput:
             said = [process.said() for process in target.processes.values()]
             raise BenchError("\n".join([f"{service}, {load}: {'; '.join(failures)}", *said]))
         return figures
+
+    def _compared(self) -> Section:
+        """What the engine reaches, beside what it reached before, and with two lifecycles beside one."""
+        rows = []
+        for load in self._loads[Service.ENGINE]:
+            now = statistics.median(self._ratios(Service.ENGINE, Service.BARE, load))
+            both = self._ratios(Service.TWO, Service.ENGINE, load)
+            with_two = f"{statistics.median(both):.2f}" if both else "not measured"
+            rows.append(
+                [str(load), f"{now:.2f}", f"{BEFORE[str(load)]:.2f}", f"{now / BEFORE[str(load)]:.2f}", with_two]
+            )
+        header = [
+            *("touchpoints", "of the bare floor", f"the same on {BEFORE_ON}, without timers and identities"),
+            *("of that", f"with {SECOND} active besides, of one lifecycle"),
+        ]
+        return Section("The price of what has been added, and of a second lifecycle", header, rows)
+
+    def _ratios(self, one: Service, other: Service, load: Load) -> list[float]:
+        """Of the rates to queryable, round by round."""
+        pairs = zip(self._figures[one, str(load)], self._figures[other, str(load)], strict=False)
+        return [a.queryable_rate / b.queryable_rate for a, b in pairs]
 
     def _cells(self, service: Service, load: Load, figures: list[Figures]) -> list[str]:
         queryable = [one.queryable_rate for one in figures]

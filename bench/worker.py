@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import asyncpg
-import msgspec
 import uvloop
-from aiokafka import AIOKafkaProducer
 
 from bench.load import CUSTOMERS, touchpoint
-from bench.processes import BenchError, Process, Servers
+from bench.processes import BenchError, Process, Servers, Span
 from bench.progress import Progress
 from bench.report import Section, microseconds, rate, ratio
-from bench.targets import driver_url, engine_settings, query
-from lifecycle_engine.log.message import Stamp, read_submission
-from lifecycle_engine.log.port import Record
+from bench.targets import driver_url, fill, query, records_applied, worker
 
 POLL_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
 """Without any further commit, the rest counts as lost."""
-_COUNTS = " UNION ALL ".join(
-    f"SELECT '{table}' AS table, count(*) FROM {table}"
-    for table in ("touchpoint", "customer", "history", "change", "checkpoint", "dead_letter")
+_TABLES = ("touchpoint", "customer", "history", "change", "checkpoint", "wake", "ownership", "dead_letter")
+_WRITTEN = " UNION ALL ".join(
+    # Hashes of whole rows, so that the floor writes what the worker does also when a table gets another column; sums
+    # of them, since rows have no order. The numbers of changes are given by the database as they come.
+    f"SELECT '{table}' AS table, count(*), coalesce(sum(hashtextextended(({row})::text, 0)), 0)::text AS content "
+    f"FROM {table}"
+    for table in _TABLES
+    for row in [f"to_jsonb({table})" + (" - 'id'" if table == "change" else "")]
 )
 
 WORKER = "the worker"
 FLOOR = "its floor: the same records and rows, nothing decided"
-
-
-class Span(NamedTuple):
-    """From the first commit to the last: what was applied after the first one, in how long, for how much CPU time."""
-
-    touchpoints: int
-    seconds: float
-    cpu_seconds: float | None
 
 
 class WorkerAlone:
@@ -59,13 +50,14 @@ class WorkerAlone:
     def steps(self) -> int:
         return 2 * self._rounds
 
-    def run(self, progress: Progress) -> Section:
-        """Raises BenchError if either fails, or the floor's rows are not as many as the worker's."""
+    def run(self, progress: Progress) -> list[Section]:
+        """Raises BenchError if either fails, or the floor's rows are others than the worker's."""
         with ExitStack() as stack:
             topic = stack.enter_context(self._servers.topic())
             recorded = stack.enter_context(self._servers.database(self._template))
             progress.doing("the worker alone: filling the topic")
-            uvloop.run(_fill(self._servers.kafka.bootstrap_servers, topic, self._touchpoints))
+            touchpoints = (touchpoint("alone", number) for number in range(self._touchpoints))
+            uvloop.run(fill(self._servers, topic, touchpoints))
             for number in range(self._rounds):
                 if number == 0:
                     self._run_worker(recorded, topic, progress)
@@ -78,28 +70,16 @@ class WorkerAlone:
                     else:
                         self._run_worker(database, topic, progress)
                         self._run_floor(recorded, topic, progress)
-        return Section(
-            f"The worker alone: {self._touchpoints:,} touchpoints of {CUSTOMERS:,} customers, already on the topic",
-            ["", "touchpoints/s", "µs each", "time, as a multiple of the floor's", "CPU µs each"],
-            [self._row(name) for name in (FLOOR, WORKER)],
-        )
+        title = f"The worker alone: {self._touchpoints:,} touchpoints of {CUSTOMERS:,} customers, already on the topic"
+        header = ["", "touchpoints/s", "µs each", "time, as a multiple of the floor's", "CPU µs each"]
+        return [Section(title, header, [self._row(name) for name in (FLOOR, WORKER)])]
 
     def _run_worker(self, database: str, topic: str, progress: Progress) -> None:
-        # A group of its own, or it would have to wait until the last round's worker is forgotten.
-        group = f"bench-{uuid.uuid4().hex}"
-        environment = {**engine_settings(self._servers, database, topic), "LIFECYCLE_KAFKA_GROUP": group}
-        process = Process(
-            "the engine's worker",
-            ["-m", "lifecycle_engine", "serve", "--role", "worker"],
-            environment,
-            self._servers.directory,
-        )
+        process = worker(self._servers, database, topic)
         self._measure(WORKER, process, database, progress)
-        counts = _counts(database)
-        if counts["touchpoint"] != self._touchpoints:
-            raise BenchError(
-                f"the worker, alone: {counts['touchpoint']} of {self._touchpoints} touchpoints were stored"
-            )
+        stored, _ = _written(database)["touchpoint"]
+        if stored != self._touchpoints:
+            raise BenchError(f"the worker, alone: {stored} of {self._touchpoints} touchpoints were stored")
 
     def _run_floor(self, recorded: str, topic: str, progress: Progress) -> None:
         with self._servers.database(self._template) as database:
@@ -108,18 +88,20 @@ class WorkerAlone:
                 "the worker's floor", ["-m", "bench.floor", *arguments], {}, self._servers.directory, ends=True
             )
             self._measure(FLOOR, process, database, progress)
-            if (floor := _counts(database)) != (worker := _counts(recorded)):
-                raise BenchError(f"the worker's floor wrote {floor}, the worker {worker}")
+            by_floor, by_worker = _written(database), _written(recorded)
+            if different := [table for table in _TABLES if by_floor[table] != by_worker[table]]:
+                tables = ", ".join(f"{table} ({by_floor[table]}, {by_worker[table]})" for table in different)
+                raise BenchError(f"the floor and the worker wrote different rows (their number, their hash): {tables}")
 
     def _measure(self, name: str, process: Process, database: str, progress: Progress) -> None:
         progress.doing(f"alone: {name}", self._touchpoints)
         self._servers.settle()
         with process:
             span = asyncio.run(self._watch(database, process, progress))
-        self._rates[name].append(span.touchpoints / span.seconds)
+        self._rates[name].append(span.done / span.seconds)
         if span.cpu_seconds is not None:
-            self._cpu[name].append(span.cpu_seconds / span.touchpoints)
-        progress.done(f"alone: {name}: {span.touchpoints / span.seconds:,.0f}/s")
+            self._cpu[name].append(span.cpu_seconds / span.done)
+        progress.done(f"alone: {name}: {span.done / span.seconds:,.0f}/s")
 
     async def _watch(self, database_url: str, process: Process, progress: Progress) -> Span:
         """Watches the stored positions, from the first commit to the last."""
@@ -129,7 +111,7 @@ class WorkerAlone:
             began = moved = time.perf_counter()
             cpu_before = None
             while applied < self._touchpoints:
-                now_applied = int(await connection.fetchval("SELECT coalesce(sum(next), 0)::bigint FROM log_position"))
+                now_applied = await records_applied(connection)
                 now = time.perf_counter()
                 if now_applied > applied:
                     progress.advance(now_applied - applied)
@@ -152,21 +134,6 @@ class WorkerAlone:
         return [name, rate(rates), microseconds(each), ratio(self._rates[FLOOR], rates), microseconds(self._cpu[name])]
 
 
-async def _fill(bootstrap_servers: str, topic: str, touchpoints: int) -> None:
-    """Appends touchpoints of a load in order, as the way in would."""
-    now = time.time_ns() // 1_000
-    stamp = Stamp("bench", now, now)
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True, linger_ms=5)
-    await producer.start()
-    try:
-        sent = []
-        for number in range(touchpoints):
-            record: Record = stamp.record(read_submission(msgspec.json.encode(touchpoint("alone", number))))
-            sent.append(await producer.send(topic, record.value, key=record.key))
-        await asyncio.gather(*sent)
-    finally:
-        await producer.stop()
-
-
-def _counts(database_url: str) -> dict[str, int]:
-    return {row["table"]: row["count"] for row in query(database_url, _COUNTS)[0]}
+def _written(database_url: str) -> dict[str, tuple[int, str]]:
+    """How many rows each table has, and a hash of all that stands in them."""
+    return {row["table"]: (row["count"], row["content"]) for row in query(database_url, _WRITTEN)[0]}

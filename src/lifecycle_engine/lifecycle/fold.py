@@ -137,7 +137,7 @@ class _Folding:
             for index, _ in timeline[journey.epoch].definition.windows
         )
         journeys = sum(map(len, self._journeys.values()))
-        return facts % (CHECKPOINT_EVERY << ((entries + 8 * journeys) // 64).bit_length()) == 0
+        return facts % (CHECKPOINT_EVERY << ((entries + 8 * journeys) // 256).bit_length()) == 0
 
     # -- what is due without a fact ----------------------------------------------------------------------------------
 
@@ -288,19 +288,17 @@ class _Folding:
             target, moved = stage, None
         else:
             target, moved = decision.stage, decision
-        is_told = True
         if journey is None:
             cause = _cause(definition, moved, "touchpoint")
             rule = moved.rule if moved else None
             self._tell(_opening(active, subject, at, target, cause, rule, fact))
             after = JourneyState(target, at, None, {target: 1}, totals, active.version, epoch=timeline.index(active))
         else:
-            is_told = not journey.is_pinned
             after = journey if totals is journey.totals else _with(journey, totals)
             if moved is not None:
                 cause = _cause(definition, moved, "touchpoint")
                 after = self._enter(active, subject, after, target, at, cause, moved.rule, fact)
-        if decision is not None and decision.refusal is not None and is_told:
+        if decision is not None and decision.refusal is not None and (journey is None or not journey.is_pinned):
             cause = _cause(definition, decision, "touchpoint")
             self._tell(_refusal(active, subject, at, stage, decision, cause, fact, Phase.FACT))
         return _settled(timeline, journey, after, at, fact.type, concerned.resets, fact)
