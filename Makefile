@@ -11,7 +11,7 @@ INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-format check-code check-types check-layers check-openapi check-diagrams \
-	check-requirements services run-production verify-laws verify-mutations bench format lock development
+	check-requirements services run-production verify-laws verify-lapses verify-mutations bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -22,7 +22,7 @@ run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first mi
 	@exec $(PYTHON) -m lifecycle_engine serve
 
 test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 check: check-format check-code check-types check-layers check-openapi check-diagrams check-requirements ## format, lint, types, layers, OpenAPI, diagrams, requirements
 
@@ -55,6 +55,9 @@ run-production: $(DEVELOPMENT) ## run one process a role, on Kafka and PostgreSQ
 
 verify-laws: $(DEVELOPMENT) ## look for a counterexample to the laws of the fold in earnest, for an hour or so
 	$(PYTHON) -m pytest --hypothesis-profile=laws $(LAWS)
+
+verify-lapses: $(DEVELOPMENT) ## load all of CDNOW in the order of its file while timers are at work
+	LIFECYCLE_TEST_CDNOW_CUSTOMERS=23570 $(PYTHON) -m pytest tests/cdnow/test_lapses.py
 
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations

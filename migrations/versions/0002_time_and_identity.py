@@ -68,7 +68,7 @@ def upgrade() -> None:
         comment="When a customer has to be looked at though no fact comes: deadlines, windows' ends, announcements",
     )
     with op.batch_alter_table("wake", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_wake_at"), ["at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_wake_at_customer"), ["at", "customer"], unique=False)
 
     with op.batch_alter_table("customer", schema=None) as batch_op:
         batch_op.add_column(

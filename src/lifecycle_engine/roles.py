@@ -304,7 +304,9 @@ def _of_timers(timers: Timers) -> Iterable[Figure]:
 
 
 def _of_guards(definitions: Definitions) -> Iterable[Figure]:
-    description = "Guards that erred on the values that they were asked about, and so did not hold"
+    description = (
+        "Guards that erred on the values that they were asked about, and so did not hold; each time that they are asked"
+    )
     yield Figure("guard_errors", description, ("lifecycle", "version"), definitions.guard_errors())
 
 

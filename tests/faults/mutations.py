@@ -64,6 +64,12 @@ MUTATIONS = (
         'lock="FOR UPDATE OF locked"',
         'lock=""',
     ),
+    Mutation(
+        "timers lock no row",
+        "src/lifecycle_engine/store/rows.py",
+        'lock_free="FOR UPDATE OF locked SKIP LOCKED"',
+        'lock_free=""',
+    ),
 )
 
 

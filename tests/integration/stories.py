@@ -10,18 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from lifecycle_engine.lifecycle.touchpoints import (
-    LINK,
-    MERGE,
-    RETRACT,
-    UNLINK,
-    UNMERGE,
-    Touchpoint,
-)
+from hypothesis import strategies as st
+
+from lifecycle_engine.lifecycle.touchpoints import LINK, MERGE, RETRACT, UNLINK, UNMERGE, Touchpoint
 from lifecycle_engine.log.message import InvalidMessageError, decode
+from tests.lives import Life
 from tests.record import message
 from tests.unit import strategies
-from tests.unit.strategies import by_chance, one_in
+from tests.unit.strategies import one_in
 
 CUSTOMERS = ("c0", "c1", "c2", "c3")
 ANONYMOUS = ("a0", "a1", "c0")
@@ -72,23 +68,31 @@ Happening = Arrive | Activate | PassTime | CatchUp | Restart | Ask
 
 
 class Story(NamedTuple):
-    """What happens, in its order, and the last instant of all."""
+    """What happens, in its order, and the last instant of all.
+
+    `is_ahead` tells that it all lies ahead of the clock, so that nothing that falls due was past when it was set.
+    """
 
     happenings: tuple[Happening, ...]
     now: int
+    is_ahead: bool
+
+    @property
+    def facts(self) -> list[Touchpoint]:
+        """All facts, some of them more than once."""
+        return [fact for each in self.happenings if isinstance(each, Arrive) for fact in each.facts]
 
     def with_facts(self, change: Callable[[Touchpoint], Touchpoint | None]) -> Story:
         """The same with other facts in place of its own; None: with none."""
-
-        def changed(happening: Happening) -> Happening:
-            if not isinstance(happening, Arrive):
-                return happening
-            return happening._replace(facts=tuple([each for each in map(change, happening.facts) if each is not None]))
-
-        happenings = map(changed, self.happenings)
-        return self._replace(
-            happenings=tuple([each for each in happenings if not isinstance(each, Arrive) or each.facts])
-        )
+        happenings: list[Happening] = []
+        for happening in self.happenings:
+            if isinstance(happening, Arrive):
+                facts = tuple([each for each in map(change, happening.facts) if each is not None])
+                if facts:
+                    happenings.append(happening._replace(facts=facts))
+            else:
+                happenings.append(happening)
+        return self._replace(happenings=tuple(happenings))
 
 
 class Undone(NamedTuple):
@@ -112,29 +116,38 @@ def knot(rnd: Random) -> Story:
 
 
 def imported(rnd: Random) -> Story:
-    """All of it muted."""
-    return story(rnd, muted=True)
+    """All of it muted, and past."""
+    return story(rnd, muted=True)._replace(is_ahead=False)
 
 
-def undone(rnd: Random) -> Undone:
+def linked(rnd: Random) -> Story:
+    """A pair is linked, and unlinked after all its links by the fact whose id is "k"."""
     life = strategies.life(rnd)
     facts = [fact for fact in _named(rnd, life.facts) if is_taken(fact)]
     facts += _about_identities(rnd, facts, rnd.choice((0, 2, 4, 8)))
     pair = rnd.choice(CUSTOMERS), rnd.choice(ANONYMOUS)
     facts += [Touchpoint(f"k{n}", "s", LINK, strategies.instant(rnd), *pair, {}, {}) for n in range(rnd.randint(1, 3))]
-    last = max(fact.occurred_at for fact in facts if fact[4:6] == pair)
+    last = max(fact.occurred_at for fact in facts if _pair(fact) == pair)
     facts.append(Touchpoint("k", "t", UNLINK, last + rnd.randint(1, strategies.DAY), *pair, {}, {}))
+    return _told(rnd, life, facts, None)
+
+
+def undone(linked: Story) -> Undone:
+    (pair,) = {_pair(fact) for fact in linked.facts if fact.id == "k"}
 
     def without(fact: Touchpoint) -> Touchpoint | None:
-        if fact[4:6] != pair:
+        if _pair(fact) != pair:
             return fact
         return None if fact.type in (LINK, UNLINK) else fact._replace(anonymous_id=None)
 
-    linked = _told(rnd, life, facts, None)
     return Undone(linked, linked.with_facts(without))
 
 
-def _told(rnd: Random, life: strategies.Life, facts: Sequence[Touchpoint], muted: bool | None) -> Story:
+def _pair(fact: Touchpoint) -> tuple[str | None, str | None]:
+    return fact.customer_id, fact.anonymous_id
+
+
+def _told(rnd: Random, life: Life, facts: Sequence[Touchpoint], muted: bool | None) -> Story:
     happenings: list[Happening] = list(_arrivals(rnd, facts, muted))
     for _ in range(rnd.choice((0, 1, 2, 4))):
         happenings.insert(rnd.randint(0, len(happenings)), _in_between(rnd))
@@ -147,7 +160,7 @@ def _told(rnd: Random, life: strategies.Life, facts: Sequence[Touchpoint], muted
             place = rnd.randint(place, len(happenings)) if since is not None or one_in(rnd, 4) else 0
             happenings.insert(place, Activate(since, document))
             place += 1
-    return Story(tuple(happenings), now)
+    return Story(tuple(happenings), now, rnd.choice((False, True)))
 
 
 def message_of(fact: Touchpoint, *, muted: bool = False) -> bytes:
@@ -177,8 +190,11 @@ def is_taken(fact: Touchpoint) -> bool:
 def _named(rnd: Random, facts: Sequence[Touchpoint]) -> list[Touchpoint]:
     """The facts of one customer, dealt out to several, under the names that they have."""
 
+    # The fewer they are, the longer is what happens to each.
+    customers, anonymous = CUSTOMERS[: rnd.randint(1, 4)], ANONYMOUS[: rnd.randint(1, 3)]
+
     def named(fact: Touchpoint) -> Touchpoint:
-        customer_id, anonymous_id = rnd.choice(CUSTOMERS), rnd.choice(ANONYMOUS)
+        customer_id, anonymous_id = rnd.choice(customers), rnd.choice(anonymous)
         names = rnd.choice(((customer_id, None), (None, anonymous_id), (customer_id, anonymous_id)))
         return fact._replace(customer_id=names[0], anonymous_id=names[1])
 
@@ -243,7 +259,33 @@ def _any_instant(rnd: Random) -> int:
     return strategies.START + rnd.randrange(2 * strategies.DAYS) * strategies.DAY + rnd.choice((0, 0, 1))
 
 
-stories = by_chance(story)
-knots = by_chance(knot)
-imports = by_chance(imported)
-undoings = by_chance(undone)
+@st.composite
+def thinned(draw: st.DrawFn, make: Callable[[Random], Story]) -> Story:
+    """Stories from plain randomness, of which Hypothesis leaves out a little, and as much as it can when it shrinks.
+
+    The unlink that undoes stays, and a lifecycle's versions go from the last one on.
+    """
+
+    def is_left() -> bool:
+        return draw(st.integers(0, 15)) > 0
+
+    full = make(Random(draw(st.integers(0, 2**32 - 1))))
+    fewer = full.with_facts(lambda fact: fact if fact.id == "k" or is_left() else None)
+    kept: list[Happening] = []
+    needed: set[str] = set()
+    for happening in reversed(fewer.happenings):
+        if isinstance(happening, Activate):
+            key = happening.document["lifecycle"]
+            if key not in needed and not is_left():
+                continue
+            needed.add(key)
+        elif not isinstance(happening, Arrive) and not is_left():
+            continue
+        kept.append(happening)
+    return fewer._replace(happenings=tuple(kept[::-1]))
+
+
+stories = thinned(story)
+knots = thinned(knot)
+imports = thinned(imported)
+undoings = thinned(linked).map(undone)

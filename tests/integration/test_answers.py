@@ -467,6 +467,7 @@ async def test_refusals_stand_among_the_stays(shop: Service) -> None:
         "from": "a",
         "move": "refused",
         "reason": "requires[0]",
+        "guard": "measures.n >= 2",
         "skipped": [],
         "cause": {"kind": "touchpoint", "rule": 0, "touchpoint": "t1", "source": "test", "definition_version": 1},
         "superseded_at": None,

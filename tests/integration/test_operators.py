@@ -252,3 +252,17 @@ async def test_what_is_retracted_before_it_comes_has_a_receipt(shop: Whole) -> N
     receipt = await shop.get("/v1/touchpoints/t1", source="test")
     assert (receipt["status"], receipt["type"], receipt["occurred_at"]) == ("retracted", "buy", day(0))
     assert (await shop.get("/v1/customers/c"))["journeys"] == []
+
+
+# -- traits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["1e999", "NaN", "-Infinity", "[1e400, 2]", "9223372036854775808"])
+async def test_a_trait_that_no_store_takes_is_refused(shop: Whole, score: str) -> None:
+    """And never becomes null, which would take the trait away."""
+    refused = await shop.client.post(
+        "/v1/customers/c/traits",
+        content=f'{{"traits": {{"score": {score}}}}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "number_out_of_range")

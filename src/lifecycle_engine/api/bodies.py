@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from lifecycle_engine.api.problems import ProblemError
+from lifecycle_engine.log.message import InvalidMessageError, check_json
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -37,6 +38,12 @@ async def read_object(request: Request, model: type[Body], limit: int, what: str
     Raises RequestValidationError.
     """
     body = await read_json(request.scope, request.receive, limit, what)
+    try:
+        # The model would take what isn't finite, and what it becomes then has another meaning.
+        check_json(body)
+    except InvalidMessageError as error:
+        status = 400 if error.code == "malformed" else 422
+        raise ProblemError(status, error.code, str(error), more={"pointer": error.pointer}) from None
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

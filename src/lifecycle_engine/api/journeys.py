@@ -19,7 +19,7 @@ from lifecycle_engine.api.negotiation import AcceptLanguage
 from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import Cause, HistoryItem, Labels, cause_of, history_item, labels_of
+from lifecycle_engine.api.stays import Cause, HistoryItem, Words, cause_of, history_item, words_for
 from lifecycle_engine.api.values import Instant, InstantParameter, Text, split
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate, settle
@@ -108,8 +108,8 @@ async def get_journey(
     if not answer.is_known_lifecycle:
         raise lifecycle_not_found(lifecycle)
     response.headers["Vary"] = "Accept-Language"
-    labels = await labels_of(services.definitions, [answer.stay] if answer.stay else [], accept_language)
-    return _moment(answer, lifecycle, question, labels)
+    words = await words_for(services.definitions, [answer.stay] if answer.stay else [], accept_language)
+    return _moment(answer, lifecycle, question, words)
 
 
 class HistoryQuestion(CustomerQuestion):
@@ -165,9 +165,9 @@ async def list_history(
         except LookupError:
             raise invalid_cursor("leads nowhere") from None
     response.headers["Vary"] = "Accept-Language"
-    labels = await labels_of(services.definitions, lines, accept_language)
+    words = await words_for(services.definitions, lines, accept_language)
     return page_of(
-        HistoryPage, lines, question.limit, asked, lambda known: known.key, lambda known: history_item(known, labels)
+        HistoryPage, lines, question.limit, asked, lambda known: known.key, lambda known: history_item(known, words)
     )
 
 
@@ -190,7 +190,7 @@ def in_the_future(parameter: str, detail: str) -> ProblemError:
     return ProblemError(422, "in_the_future", f"{parameter} {detail}")
 
 
-def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion, labels: Labels) -> JourneyMoment:
+def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion, words: Words) -> JourneyMoment:
     known = answer.stay
     event = known.line.event if known else None
     return JourneyMoment(
@@ -198,7 +198,7 @@ def _moment(answer: JourneyAnswer, lifecycle: str, question: JourneyQuestion, la
         lifecycle=lifecycle,
         subject=question.subject,
         stage=event.stage if event else None,
-        label=labels(event) if event else None,
+        label=words.label(event) if event else None,
         entered_at=event.at if event else None,
         left_at=known.left_at if known else None,
         previous_stage=event.origin if event else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field
 from lifecycle_engine.api.negotiation import label_of
 from lifecycle_engine.api.values import Instant
 from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.journeys import CauseKind, Event
 from lifecycle_engine.store.answers.stays import KnownLine
 
@@ -73,6 +75,10 @@ class Refusal(BaseModel):
     reason: str = Field(
         description="`moves`, or the entry guard that did not hold, such as `requires[0]`.", examples=["requires[0]"]
     )
+    guard: str | None = Field(
+        description="The entry guard that did not hold; null where the `moves` forbade it, or there is no such stage.",
+        examples=["measures.purchases >= 2"],
+    )
     skipped: Skipped
     cause: Cause
     recorded_at: RecordedAt
@@ -92,25 +98,43 @@ def cause_of(event: Event) -> Cause:
     )
 
 
-Labels = Callable[[Event], str]
-"""The label of the stage that a line leads to."""
+class Words:
+    """What the definitions say of the stages that lines lead to, each by its version, in the language asked for."""
+
+    def __init__(self, definitions: Mapping[tuple[str, int], Definition], accept_language: str | None) -> None:
+        self._definitions = definitions
+        self._accept_language = accept_language
+
+    def label(self, event: Event) -> str:
+        """The label of the stage."""
+        return label_of(self._definition(event), event.stage, self._accept_language)
+
+    def guard(self, event: Event) -> str | None:
+        """The entry guard that did not hold; None where it was something else that refused."""
+        place = _ENTRY_GUARD.fullmatch(event.reason or "")
+        return self._definition(event).stages[event.stage].requires[int(place[1])].source if place else None
+
+    def _definition(self, event: Event) -> Definition:
+        return self._definitions[event.lifecycle, event.definition_version]
 
 
-async def labels_of(definitions: Definitions, lines: Iterable[KnownLine], accept_language: str | None) -> Labels:
-    """The labels of these lines' stages in a language, each as its version of the definition has it."""
+_ENTRY_GUARD = re.compile(r"requires\[([0-9]+)\]")
+
+
+async def words_for(definitions: Definitions, lines: Iterable[KnownLine], accept_language: str | None) -> Words:
+    """What there is to say of these lines. Opens transactions of its own."""
     used = {(line.event.lifecycle, line.event.definition_version) for line, _ in lines}
-    found = {name: await definitions.version(*name) for name in sorted(used)}
-    return lambda event: label_of(found[event.lifecycle, event.definition_version], event.stage, accept_language)
+    return Words({name: await definitions.version(*name) for name in sorted(used)}, accept_language)
 
 
-def history_item(known: KnownLine, labels: Labels) -> Stay | Refusal:
+def history_item(known: KnownLine, words: Words) -> Stay | Refusal:
     """A line as the history lists it."""
     event = known.line.event
     fields = {
         "lifecycle": event.lifecycle,
         "subject": event.subject,
         "stage": event.stage,
-        "label": labels(event),
+        "label": words.label(event),
         "entered_at": event.at,
         "left_at": known.left_at,
         "origin": event.origin,
@@ -120,4 +144,4 @@ def history_item(known: KnownLine, labels: Labels) -> Stay | Refusal:
         "recorded_at": known.line.recorded_at,
         "superseded_at": known.line.superseded_at,
     }
-    return Stay(**fields) if event.is_stay else Refusal(**fields, reason=event.reason)
+    return Stay(**fields) if event.is_stay else Refusal(**fields, reason=event.reason, guard=words.guard(event))

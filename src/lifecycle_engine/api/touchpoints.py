@@ -14,7 +14,7 @@ from lifecycle_engine.api.customers import IdentityAnswer
 from lifecycle_engine.api.paths import TouchpointId
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import HistoryItem, Labels, history_item, labels_of
+from lifecycle_engine.api.stays import HistoryItem, Words, history_item, words_for
 from lifecycle_engine.api.values import Instant, Text
 from lifecycle_engine.lifecycle.instants import parse_instant
 from lifecycle_engine.lifecycle.touchpoints import OVERRIDE, Place
@@ -140,7 +140,7 @@ async def _find(connection: AsyncConnection, source: str, id_: str) -> _Applied 
 async def _receipt(services: Services, source: str, id_: str, found: _Applied | SetAside) -> Receipt:
     if isinstance(found, SetAside):
         return _dead_letter(source, id_, found)
-    return _accepted(found, await labels_of(services.definitions, found.lines, None))
+    return _accepted(found, await words_for(services.definitions, found.lines, None))
 
 
 def _places(stored: StoredTouchpoint) -> tuple[Place, ...]:
@@ -152,7 +152,7 @@ def _places(stored: StoredTouchpoint) -> tuple[Place, ...]:
     return (stored.place,)
 
 
-def _accepted(found: _Applied, labels: Labels) -> Receipt:
+def _accepted(found: _Applied, words: Words) -> Receipt:
     stored = found.stored
     is_here = stored.type != ABSENT
     return Receipt(
@@ -166,7 +166,7 @@ def _accepted(found: _Applied, labels: Labels) -> Receipt:
         retracted_at=stored.retracted_at,
         duplicates=stored.duplicates,
         conflicts=stored.conflicts,
-        transitions=[history_item(line, labels) for line in found.lines],
+        transitions=[history_item(line, words) for line in found.lines],
         problem=None,
     )
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.engine.definitions import DefinitionSet, DefinitionSetMovedError
-from lifecycle_engine.engine.household import Household, WiderError, anonymous_id_of, identity_of, lock_household
+from lifecycle_engine.engine.household import Household, WiderError, anonymous_id_of, lock_household
 from lifecycle_engine.engine.work import QUIET, Work
 from lifecycle_engine.lifecycle.touchpoints import RETRACT
 from lifecycle_engine.log.message import Fact, InvalidMessageError, decode
@@ -202,7 +202,7 @@ def _row(fact: Fact, household: Household, now: int) -> TouchpointRow:
     touchpoint = fact.touchpoint
     customer, recorded_at = NOBODY, now
     if touchpoint.type != RETRACT:
-        row = household.row(identity_of(fact))
+        row = household.row_of(fact)
         customer, recorded_at = row.id, max(now, household.root(row).recorded_at + 1)
     return TouchpointRow(
         touchpoint.source, touchpoint.id, customer, anonymous_id_of(fact), touchpoint.type, touchpoint.occurred_at,

@@ -1,8 +1,8 @@
 """Whose facts they are: the rows that a transaction locks, and what its facts change about who belongs to whom.
 
 A customer's history stands under one row, the root; rows that belong to it have facts, and no history of their own.
-Rows are locked in one order, anonymous ids before customer_ids, each by its value, and new ones are made before any is locked; whoever needs another one on the way begins
-anew with it, rather than lock it out of order.
+Rows are locked in one order, anonymous ids before customer_ids, each by its value, and new ones are made after
+that; whoever needs another one on the way begins anew with it, rather than lock it out of order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lifecycle_engine.engine.identities import is_link, linked_to, roots
 from lifecycle_engine.engine.refold import END
 from lifecycle_engine.engine.work import Task
-from lifecycle_engine.lifecycle.touchpoints import MERGE, RETRACT, UNLINK, UNMERGE, Place, is_folded
+from lifecycle_engine.lifecycle.touchpoints import LINK, MERGE, RETRACT, UNLINK, UNMERGE, Place, is_folded
 from lifecycle_engine.log.message import Fact, decode_body
 from lifecycle_engine.store.customers import CustomerRow, Identity, lock_customers, make_customers, names_of
 from lifecycle_engine.store.ownership import (
@@ -24,6 +24,7 @@ from lifecycle_engine.store.ownership import (
     links_of,
     members_named,
     merges_of,
+    named_before,
     owned_by,
     record_memberships,
     set_owners,
@@ -76,47 +77,19 @@ async def lock_household(
     reserved = [fact for fact in facts if fact.touchpoint.type[0] == "$"]
     if reserved:
         named |= await _concerned(connection, reserved)
-    locking = _Locking(connection, definitions)
-    if also:
-        await locking.make(also)
     anonymous = {identity for identity in named if identity.kind == "anonymous_id"}
-    rows = await locking.lock(anonymous) if anonymous else {}
+    rows = await lock_customers(connection, anonymous)
     owners = {row.owner for row in rows.values() if row.owner is not None}
     named |= set((await names_of(connection, owners)).values()) if owners else set()
-    if customers := named - anonymous:
-        rows |= await locking.lock(customers)
+    rows |= await lock_customers(connection, named - anonymous)
+    if missing := named - rows.keys():
+        rows |= await make_customers(connection, missing, definitions)
+        if others := missing - rows.keys():
+            # Another transaction has made them in the meantime; to lock them now would be out of order.
+            raise WiderError(others)
     household = Household(rows)
     await household.require(connection, [row.owner for row in rows.values() if row.owner is not None])
     return household
-
-
-class _Locking:
-    """Makes and locks the rows of a transaction in an order in which nobody waits in a circle."""
-
-    def __init__(self, connection: AsyncConnection, definitions: int) -> None:
-        self._connection = connection
-        self._definitions = definitions
-        self._made: dict[Identity, CustomerRow] = {}
-        self._may_make = True
-
-    async def make(self, first: Iterable[Identity]) -> None:
-        """Makes rows where there are none, once, before anything else."""
-        self._made = await make_customers(self._connection, first, self._definitions)
-        self._may_make = False
-
-    async def lock(self, identities: set[Identity]) -> dict[Identity, CustomerRow]:
-        """Locks the rows of these identities, which sort after those locked before. Raises WiderError."""
-        rows = await lock_customers(self._connection, identities)
-        self._may_make = self._may_make and not rows
-        if self._may_make:
-            rows = await make_customers(self._connection, identities, self._definitions)
-            self._made |= rows
-            if others := identities - rows.keys():
-                self._may_make = False
-                rows |= await lock_customers(self._connection, others)
-        if missing := identities - rows.keys():
-            raise WiderError(missing | self._made.keys())
-        return rows
 
 
 async def _concerned(connection: AsyncConnection, reserved: Sequence[Fact]) -> set[Identity]:
@@ -165,11 +138,17 @@ class Household:
 
     def __init__(self, rows: dict[Identity, CustomerRow]) -> None:
         self._rows = rows
+        self._customers = {identity.value: row for identity, row in rows.items() if identity.kind == "customer_id"}
         self._by_id = {row.id: row for row in rows.values()}
         self._owners = {row.id: row.owner for row in rows.values()}
 
     def row(self, identity: Identity) -> CustomerRow:
         return self._rows[identity]
+
+    def row_of(self, fact: Fact) -> CustomerRow:
+        """The row that a fact is stored under."""
+        customer_id = fact.touchpoint.customer_id
+        return self._rows[identity_of(fact)] if customer_id is None else self._customers[customer_id]
 
     def root(self, row: CustomerRow) -> CustomerRow:
         """The row that has the history of a row's customer."""
@@ -191,17 +170,12 @@ class Household:
 
         Also gives the instant at which all of it is known. Raises WiderError.
         """
-        customers = {self.row(identity_of(fact)).id for fact in facts if fact.touchpoint.type in _MERGES}
+        customers = {self.row_of(fact).id for fact in facts if fact.touchpoint.type in _MERGES}
         customers |= {fact.customer for fact in retracted if fact.type in _MERGES}
         anonymous = {fact.anonymous_id for fact in retracted if fact.anonymous_id is not None}
         # What is retracted may have come only after the rows were locked.
         await self.require(connection, [fact.customer for fact in retracted], anonymous)
-        for fact in facts:
-            if (named := anonymous_id_of(fact)) is not None and (
-                fact.touchpoint.type == UNLINK
-                or (is_link(fact.touchpoint.type) and not self._are_one(named, self.row(identity_of(fact))))
-            ):
-                anonymous.add(named)
+        anonymous |= await self._relinked(connection, facts)
         if not customers and not anonymous:
             return [], now
         owners: dict[int, int | None] = {}
@@ -229,6 +203,26 @@ class Household:
             await record_memberships(connection, memberships)
             await set_owners(connection, memberships)
         return removals, now
+
+    async def _relinked(self, connection: AsyncConnection, facts: Sequence[Fact]) -> set[str]:
+        """The anonymous ids that these facts may give to somebody else."""
+        anonymous: set[str] = set()
+        named: dict[tuple[str, int], Place] = {}
+        for fact in facts:
+            value, type_ = anonymous_id_of(fact), fact.touchpoint.type
+            if value is None or not (type_ == UNLINK or is_link(type_)):
+                continue
+            row = self.row_of(fact)
+            if type_ == UNLINK or (type_ == LINK and not self._are_one(value, row)):
+                anonymous.add(value)
+            elif not self._are_one(value, row):
+                place = fact.touchpoint.place
+                named[value, row.id] = min(place, named.get((value, row.id), place))
+        if named:
+            # After another link of the pair it can't be the first one, and after an unlink it doesn't count.
+            known = await named_before(connection, named)
+            anonymous |= {value for value, row in named.keys() - known}
+        return anonymous
 
     def _are_one(self, anonymous_id: str, row: CustomerRow) -> bool:
         return self._owners[self.row(Identity("anonymous_id", anonymous_id)).id] == (row.owner or row.id)
@@ -262,7 +256,7 @@ class Household:
         new: dict[int, list[Fact]] = defaultdict(list)
         for fact in facts:
             if is_folded(fact.touchpoint.type):
-                new[self.root(self.row(identity_of(fact))).id].append(fact)
+                new[self.root(self.row_of(fact)).id].append(fact)
         dirty: dict[int, Place] = {}
         for stored in retracted:
             if is_folded(stored.type):

@@ -23,10 +23,10 @@ from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.lifecycles import clock_and_definitions, hold_definitions
 from lifecycle_engine.store.wakes import due_customers, move_wakes
 
-BATCH = 200
+BATCH = 500
 """Customers of one transaction at most."""
 PERIOD = 0.2
-"""Seconds between looks while nothing is due."""
+"""Seconds between looks."""
 LATER = 60_000_000
 """Microseconds until another look at a customer with whom nothing can be done now."""
 
@@ -107,16 +107,16 @@ class Timers:
         logger.info("the timers run")
         try:
             while not stop.is_set():
-                if not await self._round(stop):
-                    await _sleep(stop, PERIOD * random.uniform(0.5, 1.5))  # Replicas should not look in step.
+                await self._round(stop)
+                await _sleep(stop, PERIOD * random.uniform(0.5, 1.5))  # Replicas should not look in step.
         finally:
             self._is_running = False
 
-    async def _round(self, stop: asyncio.Event) -> int:
-        """Goes once through all that is due; for how many customers there was anything to do."""
+    async def _round(self, stop: asyncio.Event) -> None:
+        """Goes once through all that is due."""
         try:
             horizon = await self._horizon.read()
-            return await self._pass(horizon, stop)
+            await self._pass(horizon, stop)
         except LogUnavailableError as error:
             logger.warning("time stands still, since the log cannot tell how far it is applied: %s", error)
         except DefinitionSetMovedError:
@@ -125,24 +125,19 @@ class Timers:
             if not is_transient(error):
                 raise
             logger.warning("time stands still, since the database did not answer: %s", type(error).__name__)
-        return 0
 
-    async def _pass(self, horizon: int, stop: asyncio.Event) -> int:
+    async def _pass(self, horizon: int, stop: asyncio.Event) -> None:
         definitions = await self._definitions.current()
-        began, after, worked_through = time.perf_counter(), (-(1 << 62), 0), 0
+        began, before, after = time.perf_counter(), self.worked_through, (-(1 << 62), 0)
         while not stop.is_set():
             async with self._database.transaction() as connection:
                 due = await due_customers(connection, horizon, after, BATCH)
             if not due:
                 break
             after = due[-1]
-            count = await self._batch(definitions, [customer for _, customer in due], horizon)
-            worked_through += count
-            self.worked_through += count
-        if worked_through:
-            seconds = time.perf_counter() - began
-            logger.info("time has passed for %d customers in %.2f s", worked_through, seconds)
-        return worked_through
+            self.worked_through += await self._batch(definitions, [customer for _, customer in due], horizon)
+        if count := self.worked_through - before:
+            logger.info("time has passed for %d customers in %.2f s", count, time.perf_counter() - began)
 
     async def _batch(self, definitions: DefinitionSet, ids: list[int], horizon: int) -> int:
         try:

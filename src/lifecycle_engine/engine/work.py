@@ -224,7 +224,7 @@ class Work:
                 customer.sequences,
                 announced,
                 recorded_at,
-                all(fact.muted for fact in task.facts) if task.facts else customer.muted,
+                _is_muted(task),
                 wake,
             )
         )
@@ -235,6 +235,13 @@ class Work:
     def _is_history(self, event: Event) -> bool:
         """Whether a lifecycle brought it about by itself before it was activated, whenever that is worked through."""
         return event.touchpoint is None and event.at < self._definitions.activated_at[event.lifecycle]
+
+
+def _is_muted(task: Task) -> bool:
+    """Whether what the customer's history goes back to last was muted."""
+    if not task.facts and not task.anew:
+        return task.customer.muted
+    return all(fact.muted for fact in task.facts) and (task.muted or not task.anew)
 
 
 def _is_of_import(customer: CustomerRow, at: int) -> bool:

@@ -272,7 +272,7 @@ def _check_bytes(raw: bytes, limit: int) -> None:
         or (shape.count(b"[") > MAX_DEPTH and _depth(raw) > MAX_DEPTH + 1)
         or (b"\\" in raw and b"\\u0000" in raw)
     ):
-        _inspect(raw)
+        check_json(raw)
 
 
 def _check_size(raw: bytes, limit: int) -> None:
@@ -292,8 +292,11 @@ def _depth(raw: bytes) -> int:
     return deepest
 
 
-def _inspect(raw: bytes) -> None:
-    """Raises InvalidMessageError for JSON that is malformed, or holds what no store takes; slow, but exact."""
+def check_json(raw: bytes) -> None:
+    """Raises InvalidMessageError for JSON that is malformed, or holds what no store takes; slow, but exact.
+
+    What no store takes: NUL, half a surrogate pair, numbers that aren't finite or beyond 64 bits, more than 32 levels.
+    """
     try:
         value = json.loads(raw.decode(), parse_int=_int, parse_constant=lambda _: math.nan)
     except UnicodeDecodeError as error:
@@ -362,7 +365,7 @@ def _explained(error: Exception, raw: bytes) -> InvalidMessageError:
     """What the decoder found, in the words of this module."""
     text = str(error)
     if not isinstance(error, msgspec.ValidationError) or "out of range" in text:
-        _inspect(raw)
+        check_json(raw)
         return _too_deep("")
     if field := _FIELD.match(text):
         pointer = f"/{_pointer_part(field[2])}"

@@ -129,10 +129,9 @@ async def lock_customers(connection: AsyncConnection, identities: Iterable[Ident
 async def make_customers(
     connection: AsyncConnection, identities: Iterable[Identity], definitions: int
 ) -> dict[Identity, CustomerRow]:
-    """Makes rows for those of these identities that have none, in their sorted order; a row made is locked.
+    """Makes rows, which are locked with that, for those of these identities that have none, in their sorted order.
 
-    Another transaction that makes the same ones is waited for. So that nobody waits in a circle, no row may be locked
-    yet but those made before, which sort before these.
+    Waits for other transactions that make the same ones. So that nobody waits in a circle, this comes after all locks.
     """
     rows: dict[Identity, CustomerRow] = {}
     made = await _MAKE(connection, [(*identity, definitions) for identity in sorted(set(identities))])

@@ -6,12 +6,12 @@ is who it is now, `ownership` what was known of it when.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.lifecycle.touchpoints import MERGE, UNMERGE, Place
+from lifecycle_engine.lifecycle.touchpoints import MERGE, OVERRIDE, UNMERGE, Place
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.rows import Statement
 from lifecycle_engine.store.tables import customer, ownership, touchpoint
@@ -49,6 +49,14 @@ _LINKS = Statement(
     "WHERE touchpoint.retracted_at IS NULL",
     touchpoint,
     ["anonymous_id"],
+)
+_NAMED_BEFORE = Statement(
+    "SELECT given.anonymous_id, given.customer FROM {given} WHERE EXISTS (SELECT 1 FROM touchpoint AS earlier "
+    "WHERE earlier.anonymous_id = given.anonymous_id AND earlier.customer = given.customer "
+    f"AND earlier.type <> '{OVERRIDE}' AND earlier.retracted_at IS NULL "
+    "AND (earlier.occurred_at, earlier.id, earlier.source) < (given.occurred_at, given.id, given.source))",
+    touchpoint,
+    ["anonymous_id", "customer", "occurred_at", "id", "source"],
 )
 _MERGES = Statement(
     "SELECT touchpoint.customer, touchpoint.type, touchpoint.occurred_at, touchpoint.id, touchpoint.source, "
@@ -101,6 +109,12 @@ async def links_of(connection: AsyncConnection, anonymous_ids: Iterable[str]) ->
     """Every link and unlink of these anonymous ids, in no order."""
     rows = await _LINKS(connection, [(value,) for value in sorted(set(anonymous_ids))])
     return [LinkFact(value, row, type_, Place(*place)) for value, row, type_, *place in rows]
+
+
+async def named_before(connection: AsyncConnection, pairs: Mapping[tuple[str, int], Place]) -> set[tuple[str, int]]:
+    """Those of these pairs, of an anonymous id and a row, that a link or an unlink names before a place."""
+    given = [(*pair, *place) for pair, place in pairs.items()]
+    return {(value, row) for value, row in await _NAMED_BEFORE(connection, given)}
 
 
 async def merges_of(connection: AsyncConnection, customers: Iterable[int]) -> list[MergeFact]:

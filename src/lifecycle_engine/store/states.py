@@ -14,7 +14,10 @@ import msgspec
 from lifecycle_engine.lifecycle.journeys import CustomerState
 
 FORMAT = b"\x02"
-"""The first byte. Raise it whenever CustomerState or the meaning of anything in it changes."""
+"""The first byte. Raise it whenever CustomerState or the meaning of anything in it changes.
+
+A migration then raises `definition_set.number` too, so that quiet customers are folded anew and their timers go on.
+"""
 
 Sequences = dict[str, dict[str | None, int]]
 """Lifecycle -> subject -> the last sequence given to a change of that journey."""

@@ -76,7 +76,7 @@ wake = Table(
     metadata,
     Column("customer", BigInteger, primary_key=True, autoincrement=False),
     Column("at", Instant, nullable=False, comment="never later than what is due; it may prove to be too early"),
-    Index(None, "at"),
+    Index(None, "at", "customer"),
     comment="When a customer has to be looked at though no fact comes: deadlines, windows' ends, announcements",
 )
 

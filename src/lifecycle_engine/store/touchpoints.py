@@ -96,7 +96,8 @@ _STAND_IN = Statement(
 _TAKE_PLACE = Statement(
     "UPDATE touchpoint SET customer = given.customer, anonymous_id = given.anonymous_id, type = given.type, "
     "occurred_at = given.occurred_at, received_at = given.received_at, recorded_at = given.recorded_at, "
-    "content = given.content, body = given.body, muted = given.muted FROM {given} WHERE touchpoint.source = given.source AND touchpoint.id = given.id "
+    "content = given.content, body = given.body, muted = given.muted FROM {given} "
+    "WHERE touchpoint.source = given.source AND touchpoint.id = given.id "
     f"AND touchpoint.type = '{ABSENT}'",
     touchpoint,
     _COLUMNS,
