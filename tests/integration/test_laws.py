@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +62,7 @@ from tests.integration.stories import (
     undoings,
 )
 from tests.record import LOG, deliveries, record
+from tools.services import PostgresServer
 
 pytestmark = pytest.mark.timeout(7200)
 """With `--hypothesis-profile=laws` they take many minutes."""
@@ -173,8 +175,8 @@ def sqlite(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def postgresql(runner: asyncio.Runner, postgres: Any) -> Iterator[Stage]:
-    name = "laws"
+def postgresql(runner: asyncio.Runner, postgres: PostgresServer) -> Iterator[Stage]:
+    name = f"laws_{uuid.uuid4().hex}"
     postgres.create_database(name)
     runner.run(_migrate(postgres.url(name)))
     database = ClockedDatabase(postgres.url(name), by_key_only=True)
