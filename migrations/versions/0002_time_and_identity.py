@@ -111,8 +111,8 @@ def upgrade() -> None:
             sa.Column("retracted_at", sa.BigInteger(), nullable=True, comment="since when it counts as never accepted")
         )
         batch_op.create_index(
-            batch_op.f("ix_touchpoint_anonymous_id_customer"),
-            ["anonymous_id", "customer"],
+            batch_op.f("ix_touchpoint_anonymous_id_customer_occurred_at"),
+            ["anonymous_id", "customer", "occurred_at"],
             unique=False,
             sqlite_where=sa.text("anonymous_id IS NOT NULL"),
             postgresql_where=sa.text("anonymous_id IS NOT NULL"),

@@ -39,18 +39,19 @@ async def read_object(request: Request, model: type[Body], limit: int, what: str
     """
     body = await read_json(request.scope, request.receive, limit, what)
     try:
-        # The model would take what isn't finite, and what it becomes then has another meaning.
-        check_json(body)
-    except InvalidMessageError as error:
-        status = 400 if error.code == "malformed" else 422
-        raise ProblemError(status, error.code, str(error), more={"pointer": error.pointer}) from None
-    try:
-        return model.model_validate_json(body)
+        read = model.model_validate_json(body)
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False, include_context=False)
         if mistakes[0]["type"] == "json_invalid":
             raise ProblemError(400, "malformed", f"the body is not JSON: {mistakes[0]['msg']}") from None
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in mistakes]) from None
+    try:
+        # The model takes what isn't finite, and what that becomes on the way has another meaning.
+        check_json(body)
+    except InvalidMessageError as error:
+        status = 400 if error.code == "malformed" else 422
+        raise ProblemError(status, error.code, str(error), more={"pointer": error.pointer}) from None
+    return read
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
