@@ -51,7 +51,7 @@ async def check_schema(database: Database) -> None:
     """Raises SchemaError unless every migration has been run."""
     async with database.transaction() as connection:
         current = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
     if current != head:
         state = "has no tables yet" if current is None else f"is at migration {current}, this program at {head}"
         raise SchemaError(f"the database {state}; run: lifecycle-engine migrate")
@@ -59,12 +59,12 @@ async def check_schema(database: Database) -> None:
 
 def upgrade(connection: Connection) -> None:
     """Runs the missing migrations in the transaction of this connection."""
-    config = _config()
+    config = configuration()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _config() -> Config:
+def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -103,6 +103,7 @@ touchpoint = Table(
         None,
         "anonymous_id",
         "customer",
+        "occurred_at",
         sqlite_where=text("anonymous_id IS NOT NULL"),
         postgresql_where=text("anonymous_id IS NOT NULL"),
     ),
