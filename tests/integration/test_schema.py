@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from alembic import command
 from lifecycle_engine import schema
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import metadata
