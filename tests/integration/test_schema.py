@@ -43,7 +43,8 @@ async def test_an_activation_outlives_the_migration(url: str) -> None:
             await connection.execute(
                 text(
                     "INSERT INTO lifecycle "
-                    "(key, version, document, media_type, created_at, activated_at, activated_in) VALUES ('shop', 1, '{}', 'application/json', 5, 7, 1), "
+                    "(key, version, document, media_type, created_at, activated_at, activated_in) "
+                    "VALUES ('shop', 1, '{}', 'application/json', 5, 7, 1), "
                     "('shop', 2, '{}', 'application/json', 6, NULL, NULL)"
                 )
             )
