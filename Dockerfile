@@ -5,8 +5,8 @@ WORKDIR /build
 # The environment gets no pip of its own: nothing is installed where the program runs.
 RUN python -m venv --without-pip /opt/lifecycle-engine
 COPY requirements/ requirements/
-RUN pip --python /opt/lifecycle-engine/bin/python install --only-binary :all: --require-hashes -r requirements/runtime.txt
-RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
+RUN pip --python /opt/lifecycle-engine/bin/python install --only-binary :all: --no-deps --require-hashes -r requirements/runtime.txt
+RUN python -m venv /opt/build && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt
 COPY pyproject.toml LICENSE ./
 COPY migrations/ migrations/
 COPY src/ src/

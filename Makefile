@@ -77,13 +77,13 @@ development: $(DEVELOPMENT)
 # Development includes runtime, so the newer of the two stamps is the truth for both.
 $(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml | $(PYTHON)
 	@echo "Installing what the program needs into $(VENV) …"
-	@$(PIP_INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@$(INSTALL_PROJECT)
 	@touch $@
 
 $(DEVELOPMENT): requirements/development.txt pyproject.toml | $(PYTHON)
 	@echo "Installing what the program and its development need into $(VENV) …"
-	@$(PIP_INSTALL) --require-hashes -r requirements/development.txt
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/development.txt
 	@$(INSTALL_PROJECT)
 	@touch $(RUNTIME) $@
 
