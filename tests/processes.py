@@ -35,7 +35,11 @@ API_KEY = "a-key-that-only-tests-have"
 START_SECONDS = 60
 STOP_SECONDS = 10
 """What the program promises from SIGTERM to its end."""
-READY_LINES = {"worker": "the worker reads the log", "timers": "the timers run"}
+READY_LINES = {
+    "worker": "the worker reads the log",
+    "dispatcher": "the sequencer runs",
+    "timers": "the timers run",
+}
 """What a process without the role `api`, which nobody can ask, writes once it works."""
 SHOWN_LINES = 60
 

@@ -7,7 +7,6 @@ ends: a process whose inner task has died does not stay up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import ipaddress
 import logging
@@ -17,7 +16,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,16 +31,18 @@ from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.engine.horizon import Horizon
 from lifecycle_engine.engine.timers import Timers
 from lifecycle_engine.engine.worker import Worker
+from lifecycle_engine.feed.sequencer import Sequencer
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
 from lifecycle_engine.log.port import Appender, Backlog, Positions, Reader
+from lifecycle_engine.runners import Runner, pause
 from lifecycle_engine.schema import SchemaError, check_schema
 from lifecycle_engine.settings import Settings, host_and_port
 from lifecycle_engine.store.database import Database, is_transient
 
-ROLES = ("api", "worker", "timers")
+ROLES = ("api", "worker", "dispatcher", "timers")
 """Every role there is; a process runs all of them, or those that it is told to."""
 
 QUESTION = 5.0
@@ -60,15 +60,6 @@ logger = logging.getLogger("lifecycle_engine")
 
 class StartError(Exception):
     """The service cannot start; the text says why and what to do."""
-
-
-class Runner(Protocol):
-    """One part of a role."""
-
-    name: str
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Runs until `stop` is set, and then ends by itself, having finished what it was doing."""
 
 
 def serve(settings: Settings, roles: Sequence[str]) -> int:
@@ -171,8 +162,7 @@ class _Service:
                 if not told:
                     logger.warning("waiting for the database: %s", error)
                 told = True
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 1.0)
+                await pause(stop, 1.0)
         return None
 
     async def runners(self) -> list[Runner]:
@@ -191,6 +181,11 @@ class _Service:
             checks["timers"] = timers.ready
             gathers.append(lambda: _of_timers(timers))
             runners.append(timers)
+        if "dispatcher" in self._roles:
+            sequencer = Sequencer(self._engine_database)
+            checks["dispatcher"] = sequencer.ready
+            gathers.append(lambda: _of_sequencer(sequencer))
+            runners.append(sequencer)
         if self._loaded is not None:
             gathers.append(lambda: _of_guards(self._definitions()))
         if "api" in self._roles:
@@ -301,6 +296,12 @@ def _of_worker(worker: Worker) -> Iterable[Figure]:
 def _of_timers(timers: Timers) -> Iterable[Figure]:
     name, description = "customers_worked_through", "Customers for whom something fell due though no fact came"
     yield Figure(name, description, (), {(): timers.worked_through})
+
+
+def _of_sequencer(sequencer: Sequencer) -> Iterable[Figure]:
+    yield Figure(
+        "changes_sequenced", "Changes that were given their position in the feed", (), {(): sequencer.sequenced}
+    )
 
 
 def _of_guards(definitions: Definitions) -> Iterable[Figure]:

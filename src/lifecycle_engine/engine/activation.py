@@ -14,6 +14,7 @@ from lifecycle_engine.engine.definitions import Definitions, DefinitionSet, Defi
 from lifecycle_engine.engine.horizon import Horizon
 from lifecycle_engine.engine.work import QUIET, Task, Work
 from lifecycle_engine.log.port import LogUnavailableError
+from lifecycle_engine.runners import pause
 from lifecycle_engine.store.customers import CustomerRow, customers_behind, lock_customers_by_id
 from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.lifecycles import (
@@ -91,10 +92,7 @@ class CatchUp:
             except Exception as error:
                 if not is_transient(error):
                     raise
-            try:
-                await asyncio.wait_for(stop.wait(), PERIOD)
-            except TimeoutError:
-                continue
+            await pause(stop, PERIOD)
 
     async def _look(self, stop: asyncio.Event) -> None:
         async with self._database.transaction() as connection:

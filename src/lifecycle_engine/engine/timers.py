@@ -18,6 +18,7 @@ from lifecycle_engine.engine.definitions import Definitions, DefinitionSet, Defi
 from lifecycle_engine.engine.horizon import Horizon
 from lifecycle_engine.engine.work import QUIET, Task, Work
 from lifecycle_engine.log.port import LogUnavailableError
+from lifecycle_engine.runners import pause
 from lifecycle_engine.store.customers import CustomerRow, lock_customers_by_id
 from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.lifecycles import clock_and_definitions, hold_definitions
@@ -108,7 +109,7 @@ class Timers:
         try:
             while not stop.is_set():
                 await self._round(stop)
-                await _sleep(stop, PERIOD * random.uniform(0.5, 1.5))  # Replicas should not look in step.
+                await pause(stop, PERIOD * random.uniform(0.5, 1.5))  # Replicas should not look in step.
         finally:
             self._is_running = False
 
@@ -160,10 +161,3 @@ class Timers:
         except Exception as error:
             if not is_transient(error):
                 raise
-
-
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.store.rows import insert
+from lifecycle_engine.store.rows import Statement, insert
 from lifecycle_engine.store.tables import change
 
 
@@ -27,8 +28,65 @@ class ChangeRow(NamedTuple):
     body: bytes
 
 
+class SequencedChange(NamedTuple):
+    """A committed change and its position in the feed; the rest as in `ChangeRow`."""
+
+    position: int
+    id: int
+    customer: int
+    type: str
+    lifecycle: str | None
+    subject: str | None
+    sequence: int | None
+    muted: bool
+    recorded_at: int
+    body: bytes
+
+
 _ADD = insert(change, ChangeRow._fields)
+_PLACE = Statement(
+    "UPDATE change SET position = given.position FROM {given} WHERE change.id = given.id", change, ["id", "position"]
+)
+_COLUMNS = [change.c[name] for name in SequencedChange._fields]
 
 
 async def add_changes(connection: AsyncConnection, rows: Sequence[ChangeRow]) -> None:
     await _ADD(connection, rows)
+
+
+async def give_positions(connection: AsyncConnection, first: int, limit: int) -> list[SequencedChange]:
+    """Gives the committed changes that have no position the next ones from `first` on, and returns them in that order.
+
+    The caller holds the feed's row. In the order of their ids, which within a journey is that of `sequence`: an id is
+    taken while the customer's row is locked, so after whatever had the lock before was committed.
+    """
+    waiting = select(*_COLUMNS).where(change.c.position.is_(None)).order_by(change.c.id).limit(limit)
+    found = [
+        SequencedChange(position, *row[1:])
+        for position, row in enumerate((await connection.execute(waiting)).all(), first)
+    ]
+    await _PLACE(connection, [(one.id, one.position) for one in found])
+    return found
+
+
+class FeedFilter(NamedTuple):
+    """Which changes of the feed are asked for; None and an empty `types` mean any."""
+
+    types: tuple[str, ...] = ()
+    lifecycle: str | None = None
+    muted: bool | None = None
+
+
+async def read_feed(
+    connection: AsyncConnection, after: int, upto: int, wanted: FeedFilter, limit: int
+) -> list[SequencedChange]:
+    """At most `limit` changes whose positions are beyond `after` and not beyond `upto`, in that order."""
+    query = select(*_COLUMNS).where(change.c.position > after, change.c.position <= upto)
+    if wanted.types:
+        query = query.where(change.c.type.in_(wanted.types))
+    if wanted.lifecycle is not None:
+        query = query.where(change.c.lifecycle == wanted.lifecycle)
+    if wanted.muted is not None:
+        query = query.where(change.c.muted == wanted.muted)
+    rows = await connection.execute(query.order_by(change.c.position).limit(limit))
+    return [SequencedChange(*row) for row in rows.all()]

@@ -174,7 +174,23 @@ change = Table(
     Column("muted", Boolean, nullable=False),
     Column("recorded_at", Instant, nullable=False),
     Column("body", LargeBinary, nullable=False, comment="JSON: the data of the event"),
+    Column("position", BigInteger, comment="in the feed; given after the commit, null until then"),
+    Index(None, "position", unique=True),
+    Index(
+        "ix_change_without_position",
+        "id",
+        sqlite_where=text("position IS NULL"),
+        postgresql_where=text("position IS NULL"),
+    ),
     comment="What others are told, written in the transaction of the fact",
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("next", BigInteger, nullable=False, comment="the position that the next change gets"),
+    comment="Where the feed ends. Whoever holds the row's lock gives the positions",
 )
 
 dead_letter = Table(

@@ -1,0 +1,1 @@
+"""The feed: every change once, in an order that never changes, whoever commits when."""
