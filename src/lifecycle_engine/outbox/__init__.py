@@ -1,0 +1,1 @@
+"""What has to be sent to whom, and when: the queue between a change and its webhooks. Sends nothing itself."""
