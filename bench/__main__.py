@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bench import report
 from bench.deadlines import Deadlines
+from bench.feed import Feed
 from bench.memory import Memory
 from bench.processes import BenchError, Servers, servers, share_cores
 from bench.progress import Progress
@@ -81,6 +82,7 @@ _MEASUREMENTS: Mapping[str, Kind] = {
     "steps": Steps,
     "refolds": Refolds,
     "deadlines": Deadlines,
+    "feed": Feed,
     "memory": Memory,
 }
 

@@ -91,7 +91,7 @@ def engine(servers: Servers, template: str, also: str | None = None) -> Iterator
             for role in ("api", "worker")
         }
         target = Target(Address(port, headers=[f"Authorization: Bearer {key}"]), database_url, processes)
-        _until_ready(target, "/readyz", 200)
+        until_ready(target, "/readyz", 200)
         yield target
 
 
@@ -112,7 +112,7 @@ def bare(servers: Servers, template: str) -> Iterator[Target]:
             Process("the bare api", _uvicorn("bench.bare:app", port), environment, servers.directory)
         )
         target = Target(Address(port), database_url, {"api": api, "worker": worker})
-        _until_ready(target, "/v1/customers/nobody", 404)
+        until_ready(target, "/v1/customers/nobody", 404)
         yield target
 
 
@@ -131,7 +131,7 @@ def day_one(servers: Servers, template: str) -> Iterator[Target]:
             )
         )
         target = Target(Address(port), database_url, {"api": api})
-        _until_ready(target, "/v1/customers/nobody", 404)
+        until_ready(target, "/v1/customers/nobody", 404)
         yield target
 
 
@@ -234,7 +234,8 @@ def _uvicorn(app: str, port: int) -> Sequence[str]:
     return ["-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", "--no-access-log"]
 
 
-def _until_ready(target: Target, path: str, expected: int) -> None:
+def until_ready(target: Target, path: str, expected: int) -> None:
+    """Waits until a service answers as it should. Raises BenchError where it does not in time."""
     url = f"http://{target.address.host}:{target.address.port}{path}"
     deadline = time.monotonic() + READY_SECONDS
     while True:
