@@ -12,6 +12,7 @@ from starlette.types import Lifespan
 
 from lifecycle_engine.api import (
     activations,
+    changes,
     customers,
     definitions,
     diagrams,
@@ -51,6 +52,7 @@ def create_app(services: Services, gathered: metrics.Metrics | None = None) -> F
 
     app = assemble(lifespan)
     app.state.services = services
+    app.state.streams = changes.Streams(services)
     app.state.health = services.health
     app.state.metrics = gathered or metrics.Metrics()
     return app
@@ -89,6 +91,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         mergers.router,
         explanations.router,
         touchpoints.router,
+        changes.router,
         retractions.router,
         definitions.router,
         lifecycles.router,

@@ -26,7 +26,15 @@ from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import KeyRow, add_key, all_keys
 
-SCOPES = ("ingest:write", "customers:read", "customers:write", "lifecycles:read", "lifecycles:write", "metrics:read")
+SCOPES = (
+    "ingest:write",
+    "customers:read",
+    "customers:write",
+    "lifecycles:read",
+    "lifecycles:write",
+    "changes:read",
+    "metrics:read",
+)
 """Everything that a key can be allowed."""
 FIRST = "default"
 """The name of the first key, and so the source of what is posted with it."""

@@ -19,6 +19,7 @@ _TAGS = [
     {"name": "customers", "description": "Where a customer stands, stood, and why."},
     {"name": "identities", "description": "Who is who: links, merges, and what is known of somebody."},
     {"name": "lifecycles", "description": "Definitions: posted, numbered, activated."},
+    {"name": "changes", "description": "Every change, in an order that never changes."},
     {"name": "operate", "description": "Is the process alive, can it do its work, and how far has that come?"},
 ]
 
