@@ -1,4 +1,4 @@
-"""The command line: `lifecycle-engine serve | migrate | openapi`."""
+"""The command line: `lifecycle-engine serve | migrate | secrets | openapi`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lifecycle_engine import roles
 from lifecycle_engine.api.app import document
-from lifecycle_engine.schema import SchemaError, migrate
+from lifecycle_engine.outbox.vault import VaultError, generate_master_key
+from lifecycle_engine.schema import SchemaError, check_schema, migrate
 from lifecycle_engine.settings import Settings, SettingsError, load_settings
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.webhook.secrets import reencrypt
 
 OPENAPI = Path("openapi/openapi.json")
 
@@ -27,13 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "openapi":
             return _openapi(check=options.check, path=options.file)
+        if options.command == "secrets" and options.action == "key":
+            print(generate_master_key())
+            return 0
         settings = load_settings()
         if options.command == "migrate":
             return asyncio.run(_migrate(settings))
+        if options.command == "secrets":
+            return asyncio.run(_reencrypt(settings))
         return roles.serve(settings, options.role)
     except SettingsError as error:
         return _fail(str(error), 2)
-    except (SchemaError, roles.StartError) as error:
+    except (SchemaError, VaultError, roles.StartError) as error:
         return _fail(str(error), 1)
 
 
@@ -49,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         "--role", type=_roles, default=roles.ROLES, metavar="ROLE[,ROLE]", help=f"default: {','.join(roles.ROLES)}"
     )
     commands.add_parser("migrate", help="bring the database's schema up to date")
+    secrets = commands.add_parser("secrets", help="make a master key, or bring webhooks' secrets under another one")
+    actions = secrets.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("key", help="print a new key for LIFECYCLE_MASTER_KEYS")
+    actions.add_parser("reencrypt", help="encrypt all secrets under the first of LIFECYCLE_MASTER_KEYS")
     openapi = commands.add_parser("openapi", help="print the OpenAPI document")
     openapi.add_argument("--check", action="store_true", help="fail if the committed one differs")
     openapi.add_argument("--file", type=Path, default=OPENAPI, help=f"the committed one (default: {OPENAPI})")
@@ -68,11 +79,30 @@ async def _migrate(settings: Settings) -> int:
     try:
         await migrate(database)
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        return _fail(f"LIFECYCLE_DATABASE_URL: the database cannot be migrated: {reason}", 1)
+        return _fail(f"LIFECYCLE_DATABASE_URL: the database cannot be migrated: {_reason(error)}", 1)
     finally:
         await database.close()
     return 0
+
+
+async def _reencrypt(settings: Settings) -> int:
+    vault = roles.open_vault(settings)
+    database = Database(settings.database_url)
+    try:
+        await check_schema(database)
+        count = await reencrypt(database, vault)
+    except (SQLAlchemyError, OSError) as error:
+        return _fail(f"LIFECYCLE_DATABASE_URL: the secrets cannot be read or written: {_reason(error)}", 1)
+    finally:
+        await database.close()
+    print(
+        f"{count} secret{'' if count == 1 else 's'} encrypted anew; all are under the master key {vault.key_id!r} now"
+    )
+    return 0
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "orig", error)).splitlines()[0]
 
 
 def _openapi(*, check: bool, path: Path) -> int:

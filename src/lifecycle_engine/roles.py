@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,6 +38,7 @@ from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
 from lifecycle_engine.log.port import Appender, Backlog, Positions, Reader
+from lifecycle_engine.outbox.vault import Vault, VaultError, keys_of_file, parse_master_keys
 from lifecycle_engine.runners import Runner, pause
 from lifecycle_engine.schema import SchemaError, check_schema
 from lifecycle_engine.settings import Settings, host_and_port
@@ -283,6 +285,25 @@ class _Service:
                 "set a first key (16 to 256 characters)"
             )
         return await keys.make_first()
+
+
+def open_vault(settings: Settings) -> Vault:
+    """Where webhooks' secrets are kept: under the keys of the settings, or on a laptop of a file beside the database.
+
+    Empty where there is neither. Raises StartError.
+    """
+    if settings.master_keys is not None:
+        try:
+            return Vault(parse_master_keys(settings.master_keys.get_secret_value()))
+        except ValueError as error:
+            raise StartError(f"LIFECYCLE_MASTER_KEYS: {error}") from None
+    scheme, _, path = settings.database_url.partition(":///")
+    if not scheme.startswith("sqlite"):
+        return Vault([])
+    try:
+        return Vault(keys_of_file(Path(f"{path}.keys")))
+    except VaultError as error:
+        raise StartError(f"{error}; set LIFECYCLE_MASTER_KEYS, or mend the file") from None
 
 
 def _of_worker(worker: Worker) -> Iterable[Figure]:

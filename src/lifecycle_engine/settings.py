@@ -46,6 +46,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="how long a customer is quiet before a timer fires that was late when it was set",
     )
+    master_keys: SecretStr | None = Field(
+        None, description="ID:KEY,…, each of 32 bytes in base64: the first encrypts webhooks' secrets, all decrypt"
+    )
+    webhook_retention_days: int = Field(
+        30, ge=1, le=3650, description="for how long it can be read what was sent and what was answered"
+    )
 
     @field_validator("database_url")
     @classmethod
