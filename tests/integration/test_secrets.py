@@ -17,6 +17,7 @@ from lifecycle_engine.store.secrets import drop_expired_secrets
 from lifecycle_engine.store.tables import webhook_secret
 from lifecycle_engine.webhook.secrets import (
     STEP,
+    Keyring,
     TooManySecretsError,
     create_secret,
     reencrypt,
@@ -112,6 +113,23 @@ async def test_a_master_key_is_replaced_while_the_service_runs(database: Databas
     }
     assert {row.key_id for row in rows} == {NEW.partition(":")[0]}
     assert not any(text.encode() in row.ciphertext for row in rows for text in texts.values())
+
+
+async def test_whose_secrets_cannot_be_read_is_left_out(database: Database) -> None:
+    async with database.transaction() as connection:
+        text = await create_secret(connection, vault(OLD), "ep_1", "v1", NOW)
+        await create_secret(connection, vault(OLD), "ep_2", "v1", NOW)
+        await rotate_secret(connection, vault(NEW), "ep_2", "v1", NOW, DAY)
+        third = await create_secret(connection, vault(NEW), "ep_3", "v1", NOW)
+    keyring, both = Keyring(vault(NEW)), Keyring(vault(OLD, NEW))
+    async with database.transaction() as connection:
+        for _ in range(2):
+            found = await keyring(connection, ["ep_1", "ep_2", "ep_3", "ep_4"], NOW)
+            assert found.keys() == {"ep_3"}
+            assert sign(found["ep_3"], "msg_1", 1, b"{}") == signature(third)
+            found = await both(connection, ["ep_1", "ep_2"], NOW)
+            assert sign(found["ep_1"], "msg_1", 1, b"{}") == signature(text)
+            assert len(found["ep_2"]) == 2
 
 
 async def test_a_secret_cannot_be_moved_to_another_endpoint(database: Database) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.outbox.vault import Sealed, Vault
+from lifecycle_engine.outbox.vault import Sealed, Vault, VaultError
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.secrets import (
     SecretRow,
@@ -21,8 +22,13 @@ from lifecycle_engine.webhook.signing import Kind, Secret, generate_secret, pars
 
 MAX_OLD = 5
 """Old secrets of one kind that may be accepted beside the current one."""
+KEPT = 10_000
+"""Secrets that a process keeps ready for signing."""
 STEP = 100
 """Secrets that one transaction encrypts anew."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class TooManySecretsError(Exception):
@@ -68,6 +74,37 @@ async def stored_secrets(
             StoredSecret(parse_secret(_unsealed(vault, row)), row.created_at, row.expires_at)
         )
     return found
+
+
+class Keyring:
+    """Reads what deliveries are signed with. An endpoint with a secret that cannot be decrypted is left out."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._read: dict[bytes, Secret] = {}
+
+    async def __call__(
+        self, connection: AsyncConnection, endpoints: Iterable[str], now: int
+    ) -> Mapping[str, Sequence[Secret]]:
+        """The secrets of each endpoint, the newest first; `now` in microseconds since the epoch."""
+        found: dict[str, list[Secret]] = {}
+        unreadable: set[str] = set()
+        for row in await valid_secrets(connection, endpoints, now):
+            try:
+                found.setdefault(row.endpoint, []).append(self._secret(row))
+            except VaultError as error:
+                logger.error("nothing is sent to %s: %s", row.endpoint, error)
+                unreadable.add(row.endpoint)
+        return {endpoint: secrets for endpoint, secrets in found.items() if endpoint not in unreadable}
+
+    def _secret(self, row: SecretRow) -> Secret:
+        """Decrypted and parsed once for as long as the row stands as it is."""
+        secret = self._read.get(row.ciphertext)
+        if secret is None:
+            if len(self._read) >= KEPT:
+                self._read.clear()
+            secret = self._read[row.ciphertext] = parse_secret(_unsealed(self._vault, row))
+        return secret
 
 
 async def reencrypt(database: Database, vault: Vault) -> int:
