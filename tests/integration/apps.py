@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -17,8 +19,10 @@ from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
+from lifecycle_engine.log.message import Fact, decode
 from lifecycle_engine.log.port import Appender
 from lifecycle_engine.store.database import Database
+from tests.contract.logs import Log, Stored, drain
 
 KEY = "a first key with every scope"
 SKEW = 300_000_000
@@ -64,3 +68,25 @@ async def running(
         ) as client,
     ):
         yield App(app, client, services)
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way in, and what comes out of it."""
+
+    app: App
+    log: Log
+
+    async def post(self, body: Any, path: str = "/v1/touchpoints", **headers: str) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **headers}
+        return await self.app.client.post(path, content=content, headers=headers)
+
+    async def facts(self, count: int) -> list[Fact]:
+        """All that was appended, which must be that many."""
+        async with self.log.reader(Stored()) as reader:
+            deliveries = await drain(reader, count) if count else []
+            assert await reader.lag() == 0
+            for lane in range(reader.lanes):
+                assert await reader.read(lane, 1, 0.1) == []
+        return [decode(delivery.value or b"") for delivery in deliveries]

@@ -81,7 +81,10 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # First, since routes are tried in their order and most requests are for this one.
-    app.router.routes.insert(0, Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]))
+    app.router.routes[:0] = [
+        Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]),
+        Route(ingest.VALIDATE_PATH, ingest.ValidateTouchpoints(), methods=["POST"]),
+    ]
     for router in (
         health_routes,
         customers.router,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -9,26 +10,36 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
+from lifecycle_engine.api.encodings import ENCODINGS, TooLongError, inflate
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.log.message import InvalidMessageError, check_json
 
 Body = TypeVar("Body", bound=BaseModel)
 
+JSON = "application/json"
 _READ_ON_BYTES = 64 * 1024 * 1024
 """How much of a body that is too long is read and thrown away, so that whoever sends it gets to hear the answer."""
 
 
 async def read_json(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
     """A body of JSON that has at most `limit` bytes. Raises ProblemError 400, 413, 415."""
-    content_type = None
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            content_type = value.lower()
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise ProblemError(415, "unsupported_encoding", "send the body without a content encoding")
-    if content_type != b"application/json":
-        _check_media_type(content_type)
+    media_type_of(scope, (JSON,))
     return await read_body(scope, receive, limit, what)
+
+
+def media_type_of(scope: Scope, media_types: Sequence[str]) -> str:
+    """Which of these, all of them text in UTF-8, a request's body is said to be. Raises ProblemError 415."""
+    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
+    if content_type == b"application/json" and JSON in media_types:
+        return JSON
+    media_type, _, parameters = (content_type or b"").lower().partition(b";")
+    charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
+    named = media_type.strip().decode("latin-1")
+    if named in media_types and charset in (b"", b"utf-8", b"utf8", b"us-ascii"):
+        return named
+    given = "absent" if content_type is None else repr(content_type.decode("latin-1")[:80])
+    expected = f"{', '.join(media_types[:-1])} or {media_types[-1]}" if len(media_types) > 1 else media_types[0]
+    raise ProblemError(415, "unsupported_media_type", f"the Content-Type is {given}; send {expected}, in UTF-8")
 
 
 async def read_object(request: Request, model: type[Body], limit: int, what: str) -> Body:
@@ -61,10 +72,20 @@ def described(model: type[BaseModel]) -> dict[str, Any]:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
-    """A body that has at most `limit` bytes; `what` says what it holds. Raises ProblemError 400, 413."""
+    """A body that has at most `limit` bytes, as it was sent and once its content encoding is undone.
+
+    `what` says what it holds. Raises ProblemError 400, 413, 415.
+    """
+    encoding = ""
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > _READ_ON_BYTES):
             raise _too_large(limit, what)
+        if name == b"content-encoding":
+            encoding = f"{encoding}, {value.decode('latin-1')}" if encoding else value.decode("latin-1")
+    encoding = encoding.strip().lower()
+    if encoding and encoding not in ENCODINGS:
+        detail = f"the Content-Encoding is {encoding[:80]!r}; send one of {', '.join(ENCODINGS)}, or none"
+        raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(ENCODINGS)})
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -81,16 +102,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int, what: str) -> by
             break
     if size > limit:
         raise _too_large(limit, what)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _check_media_type(content_type: bytes | None) -> None:
-    media_type, _, parameters = (content_type or b"").partition(b";")
-    charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b' "')
-    if media_type.strip() == b"application/json" and charset in (b"", b"utf-8", b"utf8", b"us-ascii"):
-        return
-    given = "absent" if content_type is None else repr(content_type.decode("latin-1")[:80])
-    raise ProblemError(415, "unsupported_media_type", f"the Content-Type is {given}; send application/json, in UTF-8")
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if not encoding:
+        return body
+    try:
+        return inflate(encoding, body, limit)
+    except TooLongError:
+        raise _too_large(limit, what) from None
+    except ValueError as error:
+        raise ProblemError(400, "malformed", f"the body is not {encoding}: {error}") from None
 
 
 def _too_large(limit: int, what: str) -> ProblemError:

@@ -20,6 +20,7 @@ from lifecycle_engine.api.paths import MAX_NAME
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import InstantParameter, Text
+from lifecycle_engine.ingest.formats.arrivals import Translated
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.log.message import InvalidMessageError, Submission
 from lifecycle_engine.store.answers.facts import find_touchpoint
@@ -95,7 +96,7 @@ async def append(
     )
     if who is not None:
         setattr(submission, who.kind, who.value)
-    item = await services.intake.take_entry(submission, key.name)
+    (item,) = await services.intake.take([Translated(submission, None, None, True, {})], key.name)
     if (error := item.error) is not None:
         # Bodies have no `properties`: what these hold stands at the top of them.
         pointer = error.pointer.removeprefix("/properties")

@@ -1,7 +1,11 @@
-"""`POST /v1/touchpoints`, in plain ASGI: a route of FastAPI's would cost more than all the rest of the way in."""
+"""`POST /v1/touchpoints` and `…/validate`, in plain ASGI: a route of FastAPI's would cost more than all the rest.
+
+The answers of every way in are made here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -9,13 +13,18 @@ from msgspec import UNSET, UnsetType
 from starlette.types import Receive, Scope, Send
 
 from lifecycle_engine.api.authentication import authenticate, authorization
-from lifecycle_engine.api.bodies import read_json
+from lifecycle_engine.api.bodies import JSON, media_type_of, read_body
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.ingest.formats.arrays import read_array
+from lifecycle_engine.ingest.formats.arrivals import Arrival, Unreadable
+from lifecycle_engine.ingest.formats.lines import MEDIA_TYPES as LINES
+from lifecycle_engine.ingest.formats.lines import read_lines
 from lifecycle_engine.ingest.intake import Item, Status
-from lifecycle_engine.log.message import InvalidMessageError
+from lifecycle_engine.log.message import InvalidMessageError, find_id, read_submission
 
 PATH = "/v1/touchpoints"
+VALIDATE_PATH = "/v1/touchpoints/validate"
 SCOPE = "ingest:write"
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
@@ -68,61 +77,93 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PostTouchpoints:
-    """One touchpoint → 202; an array → 207, item by item."""
+    """One touchpoint → 202; an array, or lines → 207, item by item."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
         key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
-        body = await read_json(scope, receive, MAX_BODY_BYTES, "a request")
-        if body.lstrip(_SPACE)[:1] == b"[":
-            try:
-                items = await services.intake.take_array(body, key.name)
-            except InvalidMessageError as error:
-                raise _problem(error, None) from None
-            status, answer = 207, _encode(_results(items))
+        arrivals, is_one = await _read(scope, receive)
+        items = await services.intake.take(arrivals, key.name)
+        if is_one:
+            await answer(send, 202, acknowledged(items[0]))
         else:
-            status, answer = 202, _encode(acknowledged(await services.intake.take_one(body, key.name)))
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+            await answer(send, 207, results(items))
+
+
+class ValidateTouchpoints:
+    """The same bodies → 200, item by item, and nothing is taken."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services: Services = scope["app"].state.services
+        key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
+        arrivals, _ = await _read(scope, receive)
+        await answer(send, 200, results(services.intake.check(arrivals, key.name)))
+
+
+async def _read(scope: Scope, receive: Receive) -> tuple[Sequence[Arrival], bool]:
+    """What is in a body, and whether it is one touchpoint alone. Raises ProblemError 400, 413, 415."""
+    media_type = media_type_of(scope, (JSON, *LINES))
+    body = await read_body(scope, receive, MAX_BODY_BYTES, "a request")
+    try:
+        if media_type != JSON:
+            return await read_lines(body), False
+        if body.lstrip(_SPACE)[:1] == b"[":
+            return await read_array(body), False
+    except InvalidMessageError as error:
+        raise problem_of(error, None) from None
+    try:
+        return (read_submission(body),), True
+    except InvalidMessageError as error:
+        return (Unreadable(find_id(body), error),), True
+
+
+async def answer(send: Send, status: int, body: msgspec.Struct, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Answers with JSON."""
+    encoded = _encode(body)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": encoded})
 
 
 def acknowledged(item: Item) -> Acknowledgement:
     """The answer for what was taken alone. Raises ProblemError 4xx, 503."""
     if item.error is not None:
-        raise _problem(item.error, item.id)
+        raise problem_of(item.error, item.id)
     if item.status is Status.UNKNOWN:
-        raise _unknown({"id": item.id})
+        raise outcome_unknown({"id": item.id})
     return Acknowledgement(item.id or "", "accepted")
 
 
-def _results(items: list[Item]) -> ItemResults:
+def results(items: Sequence[Item]) -> ItemResults:
+    """The answer for what was taken together. Raises ProblemError 503 where nothing is known of any of it."""
     accepted = rejected = unknown = 0
-    results = []
+    answers = []
     for index, (id_, status, error) in enumerate(items):
         if error is not None:
             rejected += 1
-            problem = ItemProblem(_status(error), error.code, error.detail, error.pointer)
-            results.append(ItemResult(index, id_, "rejected", problem))
+            problem = ItemProblem(status_of(error), error.code, error.detail, error.pointer)
+            answers.append(ItemResult(index, id_, "rejected", problem))
         elif status is Status.UNKNOWN:
             unknown += 1
-            results.append(ItemResult(index, id_, "unknown", ItemProblem(503, "outcome_unknown", _UNKNOWN, "")))
+            answers.append(ItemResult(index, id_, "unknown", ItemProblem(503, "outcome_unknown", _UNKNOWN, "")))
         else:
             accepted += 1
-            results.append(ItemResult(index, id_, "accepted"))
+            answers.append(ItemResult(index, id_, "accepted"))
     if unknown and not accepted:
-        raise _unknown({})
-    return ItemResults(ItemSummary(accepted, rejected, unknown), results)
+        raise outcome_unknown({})
+    return ItemResults(ItemSummary(accepted, rejected, unknown), answers)
 
 
-def _problem(error: InvalidMessageError, id_: str | None) -> ProblemError:
+def problem_of(error: InvalidMessageError, id_: str | None) -> ProblemError:
+    """For what was refused."""
     more: dict[str, Any] = {"pointer": error.pointer} | ({} if id_ is None else {"id": id_})
-    return ProblemError(_status(error), error.code, str(error), more=more)
+    return ProblemError(status_of(error), error.code, str(error), more=more)
 
 
-def _unknown(more: dict[str, Any]) -> ProblemError:
+def outcome_unknown(more: dict[str, Any]) -> ProblemError:
+    """For what the log did not acknowledge in time."""
     return ProblemError(503, "outcome_unknown", _UNKNOWN, headers={"Retry-After": "1"}, more=more)
 
 
-def _status(error: InvalidMessageError) -> int:
+def status_of(error: InvalidMessageError) -> int:
     return _STATUSES.get(error.code, 422)

@@ -1,28 +1,15 @@
-"""Taking touchpoints in, whatever door they came through."""
+"""Taking touchpoints in, whatever door and whatever format they came through."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from lifecycle_engine.ingest.arrays import BrokenArrayError, split_array
+from lifecycle_engine.ingest.formats.arrivals import Arrival, Translated, Unreadable
 from lifecycle_engine.ingest.ids import uuid7
-from lifecycle_engine.log.message import (
-    InvalidMessageError,
-    Stamp,
-    Submission,
-    find_id,
-    read_submission,
-    read_submissions,
-)
+from lifecycle_engine.log.message import InvalidMessageError, Stamp, Submission
 from lifecycle_engine.log.port import Appender, Record
-
-MAX_ITEMS = 10_000
-"""Of one request."""
-_MAX_BRACKETS = 1_000_000
-_BRIEF_BYTES = 64 * 1024
 
 
 class Status(StrEnum):
@@ -41,14 +28,6 @@ class Item(NamedTuple):
     error: InvalidMessageError | None
 
 
-class _Unreadable(NamedTuple):
-    id: str | None
-    error: InvalidMessageError
-
-
-_Read = Submission | _Unreadable
-
-
 class Intake:
     """Checks touchpoints and appends them; `clock` and `future_skew` are in microseconds."""
 
@@ -57,78 +36,70 @@ class Intake:
         self._clock = clock
         self._future_skew = future_skew
 
-    async def take_one(self, body: bytes, source: str) -> Item:
-        """Takes a JSON object in. Raises LogUnavailableError when nothing was appended."""
-        try:
-            read: _Read = read_submission(body)
-        except InvalidMessageError as error:
-            read = _Unreadable(find_id(body), error)
-        return (await self._take([read], source))[0]
+    async def take(self, arrivals: Iterable[Arrival], source: str, *, whole: bool = False) -> list[Item]:
+        """Takes in what arrived, each for itself; `whole`: all of it, or nothing where something is rejected.
 
-    async def take_entry(self, submission: Submission, source: str) -> Item:
-        """Takes an entry of a reserved type in, for a door that was made for it.
-
-        Raises LogUnavailableError when nothing was appended.
+        `source` is the name of the poster's key. Raises LogUnavailableError when nothing was appended.
         """
-        return (await self._take([submission], source, reserved=True))[0]
+        items, records, appended = self._checked(arrivals, source)
+        if not records or (whole and len(records) < len(items)):
+            return items
+        outcomes = await self._appender.append(records)
+        if not all(outcomes):
+            for index, is_durable in zip(appended, outcomes, strict=True):
+                if not is_durable:
+                    items[index] = items[index]._replace(status=Status.UNKNOWN)
+        return items
 
-    async def take_array(self, body: bytes, source: str) -> list[Item]:
-        """Takes a JSON array in; each item stands for itself.
+    def check(self, arrivals: Sequence[Arrival], source: str) -> list[Item]:
+        """What `take` would answer if the log took everything; nothing is taken, and no id is made up."""
+        given = [arrival.submission.id if isinstance(arrival, Translated) else arrival.id for arrival in arrivals]
+        items = self._checked(arrivals, source)[0]
+        return [item._replace(id=id_) for item, id_ in zip(items, given, strict=True)]
 
-        Raises InvalidMessageError for what is no JSON array, or is too much; LogUnavailableError when nothing was
-        appended.
-        """
-        try:
-            read: Sequence[_Read] = read_submissions(body)
-        except ValueError:
-            # Something is wrong somewhere; to say what, and where, can take its time.
-            is_brief = len(body) <= _BRIEF_BYTES
-            read = _read_apart(body) if is_brief else await asyncio.to_thread(_read_apart, body)
-        if len(read) > MAX_ITEMS:
-            raise InvalidMessageError("too_large", f"the array has {len(read)} items; at most {MAX_ITEMS} are taken")
-        return await self._take(read, source)
-
-    async def _take(self, read: Iterable[_Read], source: str, *, reserved: bool = False) -> list[Item]:
+    def _checked(self, arrivals: Iterable[Arrival], source: str) -> tuple[list[Item], list[Record], list[int]]:
+        """The answers, as if everything that can be taken were; the records; and to which answers they belong."""
         now = self._clock()
-        stamp = Stamp(source, now, now + self._future_skew, reserved=reserved)
+        stamps = _Stamps(source, now, now + self._future_skew)
+        stamp = stamps.of(None, reserved=False)
         items: list[Item] = []
         records: list[Record] = []
         appended: list[int] = []
-        for submission in read:
-            if isinstance(submission, _Unreadable):
-                items.append(Item(submission.id, Status.REJECTED, submission.error))
+        for arrival in arrivals:
+            if isinstance(arrival, Unreadable):
+                items.append(Item(arrival.id, Status.REJECTED, arrival.error))
                 continue
+            submission = arrival if isinstance(arrival, Submission) else arrival.submission
             given = submission.id
             if given is None:
                 submission.id = uuid7(now)
             try:
-                records.append(stamp.record(submission))
+                if isinstance(arrival, Translated):
+                    made = stamps.of(arrival.source, reserved=arrival.reserved).record(submission, arrival.age)
+                else:
+                    made = stamp.record(submission)
             except InvalidMessageError as error:
-                items.append(Item(given, Status.REJECTED, error))
+                told = arrival.named(error) if isinstance(arrival, Translated) else error
+                items.append(Item(given, Status.REJECTED, told))
             else:
+                records.append(made)
                 appended.append(len(items))
                 items.append(Item(submission.id, Status.ACCEPTED, None))
-        if records:
-            outcomes = await self._appender.append(records)
-            if not all(outcomes):
-                for index, is_durable in zip(appended, outcomes, strict=True):
-                    if not is_durable:
-                        items[index] = items[index]._replace(status=Status.UNKNOWN)
-        return items
+        return items, records, appended
 
 
-def _read_apart(body: bytes) -> list[_Read]:
-    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
-        raise InvalidMessageError("too_large", f"the array has more than {_MAX_BRACKETS} objects and arrays in it")
-    read: list[_Read] = []
-    try:
-        for raw in split_array(body):
-            try:
-                read.append(read_submission(raw))
-            except InvalidMessageError as error:
-                if error.code == "malformed":  # then where the others begin and end is a guess
-                    raise InvalidMessageError("malformed", error.detail, f"/{len(read)}") from None
-                read.append(_Unreadable(find_id(raw), error))
-    except BrokenArrayError as error:
-        raise InvalidMessageError("malformed", f"is not JSON: {error}") from None
-    return read
+class _Stamps:
+    """One for each source that is named in a request."""
+
+    def __init__(self, source: str, received_at: int, latest: int) -> None:
+        self._source = source
+        self._received_at = received_at
+        self._latest = latest
+        self._made: dict[tuple[str | None, bool], Stamp] = {}
+
+    def of(self, source: str | None, *, reserved: bool) -> Stamp:
+        if (made := self._made.get((source, reserved))) is None:
+            named = self._source if source is None else source
+            made = Stamp(named, self._received_at, self._latest, reserved=reserved)
+            self._made[source, reserved] = made
+        return made

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -33,6 +33,7 @@ MAX_DEPTH = 32
 """Levels of `properties` and of `context`, themselves included."""
 EARLIEST = parse_instant("1900-01-01T00:00:00Z")
 """The first instant at which anything may have occurred."""
+LATEST = parse_instant("9999-12-31T23:59:59Z")
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 IdentityValue = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -53,8 +54,8 @@ class Fact(NamedTuple):
     """A message, read and checked.
 
     `received_at` is in microseconds since the epoch. `content` is 16 bytes of BLAKE2b over what the poster sent: two
-    facts have the same where type, identities, instant (or its absence) and body are the same. `body` is canonical
-    JSON, with sorted keys, of `{"context": …, "properties": …}`.
+    facts have the same where type, identities, the instant that the poster gave (or its absence) and body are the same.
+    `body` is canonical JSON, with sorted keys, of `{"context": …, "properties": …}`.
     """
 
     touchpoint: Touchpoint
@@ -88,13 +89,14 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     properties: JsonObject | None = None
     context: JsonObject | None = None
     muted: bool | None = None
+    corrected_at: str | None = None
 
 
 class _Named(msgspec.Struct):
     id: Name | None = None
 
 
-_Read = TypeVar("_Read", Submission, _Message)
+_Read = TypeVar("_Read")
 
 _decode_submission = msgspec.json.Decoder(Submission).decode
 _decode_submissions = msgspec.json.Decoder(list[Submission]).decode
@@ -108,7 +110,7 @@ _pack = msgspec.msgpack.Encoder().encode
 
 def read_submission(raw: bytes) -> Submission:
     """One posted object; its values are checked when it becomes a record. Raises InvalidMessageError."""
-    return _read(_decode_submission, raw, MAX_TOUCHPOINT_BYTES)
+    return read(_decode_submission, raw, MAX_TOUCHPOINT_BYTES)
 
 
 def read_submissions(raw: bytes) -> list[Submission]:
@@ -117,6 +119,14 @@ def read_submissions(raw: bytes) -> list[Submission]:
         return _decode_submissions(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError from error
+
+
+def make_submission(fields: Mapping[str, Any]) -> Submission:
+    """A submission of values that came in another shape. Raises InvalidMessageError."""
+    try:
+        return msgspec.convert(fields, Submission)
+    except msgspec.ValidationError as error:
+        raise _explained(error, b"") from None
 
 
 def find_id(raw: bytes) -> str | None:
@@ -140,33 +150,48 @@ class Stamp:
         self._reserved = reserved
         self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
 
-    def record(self, submission: Submission) -> Record:
-        """The record of a submission that has an id. Raises InvalidMessageError."""
+    def record(self, submission: Submission, age: int | None = None) -> Record:
+        """The record of a submission that has an id. Raises InvalidMessageError.
+
+        `age`, where the poster has told it, is how long before it was sent the touchpoint occurred, in microseconds by
+        the poster's clock: then this is reckoned from `received_at`, however wrong that clock is.
+        """
         _check(submission)
+        given = None if submission.occurred_at is None else _occurred_at(submission.occurred_at)
+        occurred_at, fields = given, self._fields
+        if age is not None:
+            occurred_at = self._received_at - age
+            if not EARLIEST <= occurred_at <= LATEST:
+                raise InvalidMessageError("invalid_time", "was not sent when it is said to have been", "/occurred_at")
+            fields = b',"corrected_at":"%b"%b' % (format_instant(occurred_at).encode(), fields)
         if submission.type[0] == RESERVED:
             if not self._reserved:
                 detail = f"types that begin with {RESERVED} are not for touchpoints"
                 raise InvalidMessageError("reserved_type", detail, "/type")
-            _check_reserved(submission, self._received_at)
-        if submission.occurred_at is not None and _occurred_at(submission.occurred_at) > self._latest:
+            _check_reserved(submission, self._received_at if occurred_at is None else occurred_at)
+        if occurred_at is not None and occurred_at > self._latest:
             raise InvalidMessageError("in_the_future", "is too far ahead of the server's clock", "/occurred_at")
         try:
             value = _encode(submission)
         except RecursionError:
             raise _too_deep("") from None
         _check_bytes(value, MAX_TOUCHPOINT_BYTES)
-        return Record(_key(submission), value[:-1] + self._fields)
+        return Record(_key(submission), value[:-1] + fields)
 
 
 def decode(value: bytes) -> Fact:
     """The fact in a message. Raises InvalidMessageError."""
-    message = _read(_decode_message, value, MAX_MESSAGE_BYTES)
+    message = read(_decode_message, value, MAX_MESSAGE_BYTES)
     _check_bytes(value, MAX_MESSAGE_BYTES)
     _check(message)
-    received_at = _received_at(message.received_at)
+    occurred_at = received_at = _received_at(message.received_at)
+    given = None
+    if message.occurred_at is not None:
+        occurred_at = given = _occurred_at(message.occurred_at)
+    if message.corrected_at is not None:
+        occurred_at = _occurred_at(message.corrected_at, "/corrected_at")
     if message.type[0] == RESERVED:
-        _check_reserved(message, received_at)
-    given = None if message.occurred_at is None else _occurred_at(message.occurred_at)
+        _check_reserved(message, occurred_at)
     properties, context = message.properties or {}, message.context or {}
     type_, customer_id, anonymous_id = message.type, message.customer_id, message.anonymous_id
     body = b'{"context":%b,"properties":%b}' % (_encode_sorted(context), _encode_sorted(properties))
@@ -176,7 +201,7 @@ def decode(value: bytes) -> Fact:
             message.id,
             message.source,
             type_,
-            received_at if given is None else given,
+            occurred_at,
             customer_id,
             anonymous_id,
             properties,
@@ -195,6 +220,24 @@ def decode_body(body: bytes) -> tuple[JsonObject, JsonObject]:
     return both["properties"], both["context"]
 
 
+def read(decoder: Callable[[bytes], _Read], raw: bytes, limit: int) -> _Read:
+    """What a decoder of msgspec's makes of JSON; what it does not take is explained if it has at most `limit` bytes.
+
+    Raises InvalidMessageError.
+    """
+    try:
+        if len(raw) <= _MOST * limit:
+            return decoder(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _check_size(raw, limit)
+        raise _explained(error, raw) from None
+    raise _too_large(raw, limit)
+
+
+_MOST = 4
+"""Times that JSON may be longer than without white space and needless escapes, before it is not even decoded."""
+
+
 def _key(named: Submission) -> bytes:
     if named.type == RETRACT:
         properties = named.properties or {}
@@ -202,14 +245,6 @@ def _key(named: Submission) -> bytes:
     if named.customer_id is not None:
         return f"customer_id:{named.customer_id}".encode()
     return f"anonymous_id:{named.anonymous_id}".encode()
-
-
-def _read(decoder: Callable[[bytes], _Read], raw: bytes, limit: int) -> _Read:
-    try:
-        return decoder(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _check_size(raw, limit)
-        raise _explained(error, raw) from None
 
 
 def _check(message: Submission | _Message) -> None:
@@ -222,8 +257,7 @@ def _check(message: Submission | _Message) -> None:
         _check_characters(message, "source")
 
 
-def _check_reserved(message: Submission | _Message, received_at: int) -> None:
-    occurred_at = received_at if message.occurred_at is None else _occurred_at(message.occurred_at)
+def _check_reserved(message: Submission | _Message, occurred_at: int) -> None:
     entry = Entry(message.customer_id, message.anonymous_id, occurred_at, message.properties or {})
     if (mistake := mistake_in(message.type, entry)) is not None:
         raise InvalidMessageError(*mistake)
@@ -248,10 +282,10 @@ def _received_at(text: str) -> int:
     return _instant(text, "/received_at")
 
 
-def _occurred_at(text: str) -> int:
-    instant = _instant(text, "/occurred_at")
+def _occurred_at(text: str, pointer: str = "/occurred_at") -> int:
+    instant = _instant(text, pointer)
     if instant < EARLIEST:
-        raise InvalidMessageError("invalid_time", "is before the year 1900", "/occurred_at")
+        raise InvalidMessageError("invalid_time", "is before the year 1900", pointer)
     return instant
 
 
@@ -277,7 +311,7 @@ def _check_bytes(raw: bytes, limit: int) -> None:
 
 def _check_size(raw: bytes, limit: int) -> None:
     if len(raw) > limit:
-        raise InvalidMessageError("too_large", f"has {len(raw)} bytes; at most {limit} are taken")
+        raise _too_large(raw, limit)
 
 
 def _depth(raw: bytes) -> int:
@@ -353,11 +387,15 @@ def _readable(text: str) -> str:
     return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode())
 
 
+def _too_large(raw: bytes, limit: int) -> InvalidMessageError:
+    return InvalidMessageError("too_large", f"has {len(raw)} bytes; at most {limit} are taken")
+
+
 def _too_deep(pointer: str) -> InvalidMessageError:
     return InvalidMessageError("too_deep", f"is nested deeper than {MAX_DEPTH} levels", pointer[:256])
 
 
-_AT = re.compile(r" - at `\$\.([a-z_]+)[^`]*`$")
+_AT = re.compile(r" - at `\$\.([A-Za-z_]+)[^`]*`$")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 
 
