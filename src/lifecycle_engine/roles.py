@@ -370,7 +370,8 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for noisy in ("alembic", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It warns of each request that is no HTTP, and so anybody could fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     # While a broker is away it logs hundreds of lines a second; log.kafka says what there is to say.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

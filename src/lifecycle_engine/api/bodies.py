@@ -29,7 +29,8 @@ async def read_json(scope: Scope, receive: Receive, limit: int, what: str) -> by
 
 def media_type_of(scope: Scope, media_types: Sequence[str]) -> str:
     """Which of these, all of them text in UTF-8, a request's body is said to be. Raises ProblemError 415."""
-    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
+    said = [value for name, value in scope["headers"] if name == b"content-type"]
+    content_type = b", ".join(said) if said else None
     if content_type == b"application/json" and JSON in media_types:
         return JSON
     media_type, _, parameters = (content_type or b"").lower().partition(b";")
@@ -50,19 +51,16 @@ async def read_object(request: Request, model: type[Body], limit: int, what: str
     """
     body = await read_json(request.scope, request.receive, limit, what)
     try:
-        read = model.model_validate_json(body)
-    except ValidationError as error:
-        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
-        if mistakes[0]["type"] == "json_invalid":
-            raise ProblemError(400, "malformed", f"the body is not JSON: {mistakes[0]['msg']}") from None
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in mistakes]) from None
-    try:
-        # The model takes what isn't finite, and what that becomes on the way has another meaning.
-        check_json(body)
+        # First, since the model takes what isn't finite, and what that becomes on the way has another meaning.
+        check_json(body, unique=True)
     except InvalidMessageError as error:
         status = 400 if error.code == "malformed" else 422
         raise ProblemError(status, error.code, str(error), more={"pointer": error.pointer}) from None
-    return read
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in mistakes]) from None
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from lifecycle_engine.log.port import LogUnavailableError
 from lifecycle_engine.store.database import is_transient
 
 MEDIA_TYPE = "application/problem+json"
+_LONGEST_DETAIL = 2000
+_LONGEST_INSTANCE = 1000
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}").fullmatch
 
 logger = logging.getLogger(__name__)
@@ -79,18 +81,45 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problem_response(request: Request, error: ProblemError) -> Response:
     """The answer to a request that has failed in this way."""
-    body = {
-        **error.more,
-        "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "detail": error.detail,
-        "instance": request.url.path,
-        "code": error.code,
-        "message": error.detail,
-        "request_id": request.scope.get("request_id", ""),
-    }
-    return Response(msgspec.json.encode(body), error.status, error.headers, MEDIA_TYPE)
+    body = _body(error, request.url.path, request.scope.get("request_id", ""))
+    return Response(body, error.status, error.headers, MEDIA_TYPE)
+
+
+def unread_request_response(error: ProblemError) -> bytes:
+    """The whole answer, after which the connection is closed, where no request could be read."""
+    request_id = _new_request_id()
+    body = _body(error, "", request_id)
+    head = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+        f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _body(error: ProblemError, instance: str, request_id: str) -> bytes:
+    # What was sent is quoted in both, however long it was.
+    detail = _cut(error.detail, _LONGEST_DETAIL)
+    return msgspec.json.encode(
+        {
+            **error.more,
+            "type": "about:blank",
+            "title": HTTPStatus(error.status).phrase,
+            "status": error.status,
+            "detail": detail,
+            "instance": _cut(instance, _LONGEST_INSTANCE),
+            "code": error.code,
+            "message": detail,
+            "request_id": request_id,
+        }
+    )
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _new_request_id() -> str:
+    return secrets.token_hex(16)
 
 
 def install(app: FastAPI) -> None:
@@ -122,7 +151,7 @@ class Requests:
             elif name in (b"content-length", b"transfer-encoding"):
                 lengths += 1
         if _REQUEST_ID(request_id) is None:
-            request_id = secrets.token_hex(16).encode()
+            request_id = _new_request_id().encode()
         scope["request_id"] = request_id.decode()
         has_begun = False
 

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.protocol import HttpProtocol
 
 
 class HttpServer:
@@ -34,7 +35,7 @@ class HttpServer:
             date_header=False,
             timeout_graceful_shutdown=5,
             lifespan="on",
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
         )
         server = _Server(config, lambda: self._announce(self._address()))

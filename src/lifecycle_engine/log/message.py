@@ -326,13 +326,15 @@ def _depth(raw: bytes) -> int:
     return deepest
 
 
-def check_json(raw: bytes) -> None:
+def check_json(raw: bytes, *, unique: bool = False) -> None:
     """Raises InvalidMessageError for JSON that is malformed, or holds what no store takes; slow, but exact.
 
     What no store takes: NUL, half a surrogate pair, numbers that aren't finite or beyond 64 bits, more than 32 levels.
+    `unique`: an object that has a name twice is no more taken than those.
     """
+    pairs = _without_duplicates if unique else None
     try:
-        value = json.loads(raw.decode(), parse_int=_int, parse_constant=lambda _: math.nan)
+        value = json.loads(raw.decode(), parse_int=_int, parse_constant=lambda _: math.nan, object_pairs_hook=pairs)
     except UnicodeDecodeError as error:
         raise InvalidMessageError("malformed", f"is not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -352,6 +354,16 @@ def check_json(raw: bytes) -> None:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One reader would take the first value, another the last; which of them was meant nobody can tell."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise InvalidMessageError("duplicate_name", f"an object has the name {_readable(twice[:64])!r} more than once")
+    return found
 
 
 def _int(digits: str) -> int | float:
