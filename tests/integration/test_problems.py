@@ -43,7 +43,7 @@ async def app(sqlite_url: str) -> AsyncIterator[App]:
         ("GET", "/v1/customers/42/history?known_at=yesterday", None, 422, "invalid_request"),
         ("POST", "/v1/lifecycles/five-stages/activate", b"{", 400, "malformed"),
         ("POST", "/v1/lifecycles/five-stages/activate", b'{"version":"one"}', 422, "invalid_request"),
-        ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 50_000, 400, None),
+        ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 50_000, 422, "too_deep"),
         ("POST", "/v1/lifecycles/five-stages/activate", b"[" * 100_000, 413, "too_large"),
         ("POST", "/v1/lifecycles/five-stages/activate", b'{"version":' + b"9" * 5000 + b"}", None, None),
         ("POST", "/v1/touchpoints", b"{", 400, "malformed"),
