@@ -6,7 +6,9 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     webhook_retention_days: int = Field(
         30, ge=1, le=3650, description="for how long it can be read what was sent and what was answered"
     )
+    webhook_allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="NETWORK/BITS,…: where webhooks may go though it is private, over http and to any port"
+    )
+    webhook_proxy: SecretStr | None = Field(
+        None, description="http://[USER:PASSWORD@]HOST:PORT, through which webhooks leave for all other networks"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -75,6 +83,30 @@ class Settings(BaseSettings):
     def _servers(cls, value: str) -> str:
         if value and not all(_ADDRESS.fullmatch(server.strip()) for server in value.split(",")):
             raise ValueError("must be HOST:PORT, or several of them separated by commas")
+        return value
+
+    @field_validator("webhook_allow_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(ip_network(network.strip()) for network in value.split(",")) if value else ()
+        except ValueError as error:
+            raise ValueError(f"must be networks such as 10.1.0.0/16, separated by commas: {error}") from None
+
+    @field_validator("webhook_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+            right = parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("must be of the form http://[USER:PASSWORD@]HOST:PORT")
         return value
 
     @field_validator("listen", "health_listen")

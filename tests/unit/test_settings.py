@@ -58,6 +58,15 @@ def test_a_database_may_be_named_as_others_name_it(given: str, meant: str) -> No
         ("LIFECYCLE_QUIET_SECONDS", "-1", "greater than or equal to 0"),
         ("LIFECYCLE_QUIET_SECONDS", "86401", "less than or equal to 86400"),
         ("LIFECYCLE_QUIET_SECONDS", "5s", "integer"),
+        ("LIFECYCLE_WEBHOOK_ALLOW_NETWORKS", "10.1.0.0/99", "10.1.0.0/99"),
+        ("LIFECYCLE_WEBHOOK_ALLOW_NETWORKS", "10.1.0.0/16,", "separated by commas"),
+        ("LIFECYCLE_WEBHOOK_ALLOW_NETWORKS", "10.1.0.1/16", "has host bits set"),
+        ("LIFECYCLE_WEBHOOK_ALLOW_NETWORKS", "localhost", "such as 10.1.0.0/16"),
+        ("LIFECYCLE_WEBHOOK_PROXY", "proxy:3128", "must be of the form"),
+        ("LIFECYCLE_WEBHOOK_PROXY", "https://proxy:3128", "must be of the form"),
+        ("LIFECYCLE_WEBHOOK_PROXY", "http://proxy", "must be of the form"),
+        ("LIFECYCLE_WEBHOOK_PROXY", "http://proxy:x", "must be of the form"),
+        ("LIFECYCLE_WEBHOOK_PROXY", "http://proxy:3128/path", "must be of the form"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
@@ -93,3 +102,20 @@ def test_a_key_is_not_shown() -> None:
 def test_an_address_has_two_parts() -> None:
     assert host_and_port("127.0.0.1:80") == ("127.0.0.1", 80)
     assert host_and_port("[::1]:80") == ("::1", 80)
+
+
+def test_networks_are_listed_with_commas() -> None:
+    settings = load_settings({"LIFECYCLE_WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16, fd00:1::/32,127.0.0.1"}, NOWHERE)
+    assert [str(network) for network in settings.webhook_allow_networks] == [
+        "10.1.0.0/16",
+        "fd00:1::/32",
+        "127.0.0.1/32",
+    ]
+    assert load_settings({"LIFECYCLE_WEBHOOK_ALLOW_NETWORKS": ""}, NOWHERE).webhook_allow_networks == ()
+
+
+def test_a_proxy_s_password_is_not_shown() -> None:
+    settings = load_settings({"LIFECYCLE_WEBHOOK_PROXY": "http://u:hush@proxy:3128"}, NOWHERE)
+    assert "hush" not in repr(settings)
+    assert settings.webhook_proxy is not None
+    assert settings.webhook_proxy.get_secret_value() == "http://u:hush@proxy:3128"

@@ -27,9 +27,6 @@ INTERIM_MOST = 8
 """Answers with a status of 1xx before the final one."""
 PIECE = 2048
 """Bytes that are parsed before others get their turn: a millisecond's or two's work, however they are cut up."""
-KEPT_HEADERS = frozenset({b"content-type", b"retry-after", b"webhook-delivery"})
-LONGEST_HEADER = 256
-"""Characters of a kept header's value."""
 
 # What our own process lacks, which is no news about the receiver.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -72,9 +69,11 @@ class Connection(asyncio.Protocol):
         return False
 
     async def tunnel(self, request: h11.Request, answer: Answer) -> asyncio.Transport:
-        """Asks a proxy for a tunnel, and gives its transport once the answer is 2xx; any other is left in `answer`."""
+        """Asks a proxy for a tunnel, and gives the transport, which is one if `answer` is 2xx. Raises ExchangeError."""
         self._begin(request, b"")
         await self._read_head(answer)
+        if self._received or self._http.trailing_data[0]:
+            raise ExchangeError(Failure.PROTOCOL, "speaks before it is spoken to")
         assert self._transport is not None
         return self._transport
 
@@ -124,10 +123,7 @@ class Connection(asyncio.Protocol):
             interim += 1
             if interim > INTERIM_MOST:
                 raise ExchangeError(Failure.TOO_LARGE, f"more than {INTERIM_MOST} interim answers (1xx)")
-        answer.status = event.status_code
-        for name, value in event.headers:
-            if name in KEPT_HEADERS:
-                answer.headers.setdefault(name.decode("ascii"), value.decode("latin-1")[:LONGEST_HEADER])
+        answer.status, answer.headers = event.status_code, list(event.headers)
 
     async def _read_body(self, body: bytearray) -> bool:
         """Whether it came to its end within what is kept."""

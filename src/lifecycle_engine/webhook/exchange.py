@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+KEPT_HEADERS = ("content-type", "retry-after", "webhook-delivery")
+LONGEST_HEADER = 256
+"""Characters of a kept header's value."""
 
 
 class Failure(StrEnum):
@@ -70,8 +74,21 @@ class Answer:
     """What has come so far; filled in while it comes, so that a failure leaves what there was."""
 
     status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """All of them, their names in lower case."""
     body: bytearray = field(default_factory=bytearray)
+
+    def header(self, name: str) -> str | None:
+        """The first value of this header, cut where it is absurdly long."""
+        for key, value in self.headers:
+            if key == name.encode("ascii"):
+                return value.decode("latin-1")[:LONGEST_HEADER]
+        return None
+
+    def kept_headers(self) -> dict[str, str]:
+        """Those that matter to a delivery."""
+        found = ((name, self.header(name)) for name in KEPT_HEADERS)
+        return {name: value for name, value in found if value is not None}
 
 
 class ExchangeError(Exception):

@@ -19,6 +19,7 @@ import h11
 from lifecycle_engine.webhook.addresses import Address, Guard, Network
 from lifecycle_engine.webhook.connections import Connection, dial
 from lifecycle_engine.webhook.exchange import Answer, Exchange, ExchangeError, Failure
+from lifecycle_engine.webhook.proxy import Proxy
 from lifecycle_engine.webhook.resolver import Lookup, Resolver, system_lookup
 from lifecycle_engine.webhook.urls import Target, URLError, parse
 
@@ -70,17 +71,22 @@ class Problem:
 
 
 class Sender:
-    """The guarded client; one for a process. `lookup` and `tls` are the system's where they are not given."""
+    """The guarded client; one for a process. `lookup` and `tls` are the system's where they are not given.
+
+    What is in one of the `allowed` networks is dialled directly, all else through the proxy where there is one.
+    """
 
     def __init__(
         self,
         allowed: Iterable[Network] = (),
+        proxy: Proxy | None = None,
         *,
         lookup: Lookup = system_lookup,
         tls: ssl.SSLContext | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._guard = Guard(allowed)
+        self._proxy = proxy
         self._resolver = Resolver(lookup)
         self._tls = tls or default_tls()
         self._patience = patience or Patience()
@@ -116,7 +122,7 @@ class Sender:
             logger.exception("sending to a webhook's endpoint failed in a way that nobody has foreseen")
             failure, detail = Failure.UNEXPECTED, "an error of our own"
         seconds = loop.time() - started
-        return Exchange(answer.status, failure, detail, answer.headers, bytes(answer.body), seconds)
+        return Exchange(answer.status, failure, detail, answer.kept_headers(), bytes(answer.body), seconds)
 
     async def close(self) -> None:
         """Closes the connections that nobody uses; those that are in use close with their exchanges."""
@@ -213,8 +219,11 @@ class Sender:
 
     async def _dial(self, target: Target, route: _Route) -> Connection:
         tls = self._tls if target.scheme == "https" else None
+        way = (route.addresses, target.port, tls, target.host, self._patience.connect)
         try:
-            return await dial(route.addresses, target.port, tls, target.host, self._patience.connect)
+            if self._proxy is None or all(map(self._guard.is_allowed_network, route.addresses)):
+                return await dial(*way)
+            return await self._proxy.dial(self._resolver, *way)
         except ExchangeError:
             # Perhaps it has moved: the next exchange resolves anew.
             self._forget((target.scheme, target.host, target.port))
