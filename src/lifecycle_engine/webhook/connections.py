@@ -25,6 +25,7 @@ ANSWER_MOST = HEAD_MOST + 2 * BODY_MOST
 """Bytes of an answer in all, with what frames its chunks."""
 INTERIM_MOST = 8
 """Answers with a status of 1xx before the final one."""
+START = b"HTTP/1."
 PIECE = 2048
 """Bytes that are parsed before others get their turn: a millisecond's or two's work, however they are cut up."""
 
@@ -40,6 +41,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._bytes = 0  # of the present answer
+        self._start = b""
+        self._end_fed = False
         self._busy = True  # a greeting before the first request is judged as its answer
         self._over = False
         self._ended = False
@@ -108,7 +111,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: h11.Request, body: bytes) -> None:
         assert self._transport is not None
         self.exchanges += 1
-        self._bytes, self._busy = 0, True
+        self._bytes, self._start, self._busy = 0, b"", True
         if self._ended:
             raise ExchangeError(Failure.RESET, "closed the connection before the request")
         parts = [self._http.send(request)]
@@ -163,6 +166,7 @@ class Connection(asyncio.Protocol):
                     raise ExchangeError(Failure.TLS, tls_reason(self._error))
                 if self._error is not None or self._http.their_state is h11.SEND_RESPONSE:
                     raise ExchangeError(Failure.RESET, "closed the connection before the end of its answer")
+                self._end_fed = True
                 self._http.receive_data(b"")
                 return
             self._arrival = asyncio.get_running_loop().create_future()
@@ -170,11 +174,17 @@ class Connection(asyncio.Protocol):
                 await self._arrival
             finally:
                 self._arrival = None
-        self._http.receive_data(bytes(self._received[:PIECE]))
+        piece = bytes(self._received[:PIECE])
         del self._received[:PIECE]
+        if len(self._start) < len(START):
+            # The parser would wait for the end of a line that need not come.
+            self._start = (self._start + piece)[: len(START)]
+            if not START.startswith(self._start):
+                raise ExchangeError(Failure.PROTOCOL, "did not answer in HTTP/1.1")
+        self._http.receive_data(piece)
 
     def _misspoken(self, error: h11.RemoteProtocolError) -> ExchangeError:
-        if self._ended and not self._received and self._http.their_state is not h11.SEND_RESPONSE:
+        if self._end_fed:
             return ExchangeError(Failure.RESET, "closed the connection before the end of its answer")
         if error.error_status_hint == 431:
             return ExchangeError(Failure.TOO_LARGE, f"headers of more than {HEAD_MOST} bytes")
