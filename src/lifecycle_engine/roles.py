@@ -33,6 +33,7 @@ from lifecycle_engine.engine.horizon import Horizon
 from lifecycle_engine.engine.timers import Timers
 from lifecycle_engine.engine.worker import Worker
 from lifecycle_engine.feed.sequencer import Sequencer
+from lifecycle_engine.ingest.formats.event_types import EventTypes, EventTypesError, load_event_types
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
@@ -270,6 +271,7 @@ class _Service:
             health=Health({"log": appender.ready, "keys": keys.ready, **checks}),
             log=_log_name(settings),
             clock=_clock,
+            event_types=_event_types(settings),
         )
         return HttpServer(
             create_app(services, metrics), services.health, bound, lambda address: _announce(address, first_key)
@@ -330,6 +332,13 @@ def _of_guards(definitions: Definitions) -> Iterable[Figure]:
         "Guards that erred on the values that they were asked about, and so did not hold; each time that they are asked"
     )
     yield Figure("guard_errors", description, ("lifecycle", "version"), definitions.guard_errors())
+
+
+def _event_types(settings: Settings) -> EventTypes:
+    try:
+        return load_event_types(settings.event_types)
+    except EventTypesError as error:
+        raise StartError(f"LIFECYCLE_EVENT_TYPES: {error}") from None
 
 
 def _bound(setting: str, address: str) -> socket.socket:

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="a first key with every scope")
     worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
     future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
+    event_types: str = Field("", description="a YAML or JSON file, or the table itself: other systems' events")
     quiet_seconds: int = Field(
         5,
         ge=0,

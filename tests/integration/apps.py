@@ -79,7 +79,8 @@ class Way:
 
     async def post(self, body: Any, path: str = "/v1/touchpoints", **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **headers}
+        if not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/json"
         return await self.app.client.post(path, content=content, headers=headers)
 
     async def facts(self, count: int) -> list[Fact]:

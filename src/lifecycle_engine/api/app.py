@@ -16,6 +16,7 @@ from lifecycle_engine.api import (
     customers,
     definitions,
     diagrams,
+    events,
     explanations,
     identities,
     ingest,
@@ -29,6 +30,7 @@ from lifecycle_engine.api import (
     problems,
     retractions,
     touchpoints,
+    tracking,
 )
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.health import Health
@@ -84,6 +86,8 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     app.router.routes[:0] = [
         Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]),
         Route(ingest.VALIDATE_PATH, ingest.ValidateTouchpoints(), methods=["POST"]),
+        Route(events.PATH, events.PostEvents(), methods=["POST"]),
+        *(Route(path, tracking.PostCalls(kind), methods=["POST"]) for kind, path in tracking.PATHS.items()),
     ]
     for router in (
         health_routes,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from lifecycle_engine.api import ingest
+from lifecycle_engine.api import events, ingest, tracking
 from lifecycle_engine.api.problems import MEDIA_TYPE
+from lifecycle_engine.ingest.formats.cloudevents import BATCHED, STRUCTURED
+from lifecycle_engine.ingest.formats.tracking import CALLS
 from lifecycle_engine.log.message import Submission
 
 _REF = "#/components/schemas/"
@@ -16,11 +19,17 @@ _REF = "#/components/schemas/"
 
 def described() -> tuple[dict[str, Any], dict[str, Any]]:
     """The operation of each path, all of them POST, and the schemas that they refer to."""
-    _, schemas = msgspec.json.schema_components(
-        [ingest.ItemResults, ingest.Acknowledgement, Submission], ref_template=_REF + "{name}"
-    )
+    models = [ingest.ItemResults, ingest.Acknowledgement, tracking.Tracked, Submission]
+    _, schemas = msgspec.json.schema_components(models, ref_template=_REF + "{name}")
     schemas["Touchpoint"] = _touchpoint(schemas.pop("Submission"))
-    return {ingest.PATH: _post_touchpoints(), ingest.VALIDATE_PATH: _validate_touchpoints()}, schemas
+    schemas |= {"CloudEvent": _CLOUD_EVENT, "Call": _CALL, "Batch": _BATCH}
+    paths = {
+        ingest.PATH: _post_touchpoints(),
+        ingest.VALIDATE_PATH: _validate_touchpoints(),
+        events.PATH: _post_events(),
+        **{path: _post_calls(kind) for kind, path in tracking.PATHS.items()},
+    }
+    return paths, schemas
 
 
 def problem(description: str) -> dict[str, Any]:
@@ -60,6 +69,7 @@ _PURCHASE = {
     "context": {"channel": "web"},
 }
 _VISIT = {"id": "visit-7", "type": "product_view", "anonymous_id": "3f1c", "occurred_at": "2026-03-01T12:29:00Z"}
+_ENCODED = "Bodies may be encoded (`Content-Encoding`: gzip, deflate, zstd); the limits hold for what they stand for."
 _ACCEPTED = {"id": "order-1001", "status": "accepted"}
 _RESULTS = {
     "summary": {"accepted": 1, "rejected": 1, "unknown": 0},
@@ -114,7 +124,188 @@ def _validate_touchpoints() -> dict[str, Any]:
     }
 
 
-_ENCODED = "Bodies may be encoded (`Content-Encoding`: gzip, deflate, zstd); the limits hold for what they stand for."
+_EVENT: Mapping[str, Any] = {
+    "specversion": "1.0",
+    "id": "1001",
+    "source": "/shop/orders",
+    "type": "Order Completed",
+    "time": "2026-03-01T12:30:00Z",
+    "subject": "42",
+    "data": {"revenue": 49.9},
+}
+_CLOUD_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "title": "CloudEvent",
+    "description": "An event of CloudEvents 1.0. Its other extension attributes become the touchpoint's context.",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"type": "string", "const": "1.0"},
+        "id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "source": {"type": "string", "minLength": 1, "maxLength": 128, "description": "With the id it identifies it."},
+        "type": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 128,
+            "description": "Of the touchpoint, or mapped to one.",
+        },
+        "time": {"type": "string", "format": "date-time", "description": "When it occurred."},
+        "subject": {
+            "type": "string",
+            "minLength": 1,
+            "description": "The customer_id, where neither `customerid` nor `anonymousid` names anybody.",
+        },
+        "customerid": {"type": "string", "minLength": 1, "maxLength": 256},
+        "anonymousid": {"type": "string", "minLength": 1, "maxLength": 256},
+        "datacontenttype": {"type": "string", "minLength": 1},
+        "data": {"description": "The properties; what is no object becomes the property `data`."},
+        "data_base64": {"type": "string", "contentEncoding": "base64"},
+    },
+    "additionalProperties": {"type": ["string", "integer", "boolean", "null"]},
+}
+_TRACK: Mapping[str, Any] = {
+    "messageId": "ajs-1f0c",
+    "userId": "42",
+    "event": "Order Completed",
+    "properties": {"revenue": 49.9},
+    "timestamp": "2026-03-01T12:30:00Z",
+    "sentAt": "2026-03-01T12:30:02Z",
+}
+_ID: Mapping[str, Any] = {"type": ["string", "integer", "null"], "maxLength": 256}
+_CALL: Mapping[str, Any] = {
+    "type": "object",
+    "title": "Call",
+    "description": "A call of Segment's tracking API, of at most 32 KiB; other members are let pass. It names a "
+    "`userId`, an `anonymousId`, or both.",
+    "properties": {
+        "type": {"type": ["string", "null"], "description": f"In a batch: {', '.join(CALLS)}."},
+        "messageId": {"type": ["string", "null"], "maxLength": 128, "description": "The touchpoint's id."},
+        "userId": {**_ID, "description": "The customer_id."},
+        "anonymousId": {**_ID, "description": "The anonymous_id."},
+        "event": {"type": ["string", "null"], "maxLength": 128, "description": "What was tracked."},
+        "groupId": {**_ID, "description": "Of a group."},
+        "previousId": {**_ID, "description": "Of an alias: the anonymous_id that is linked to the userId."},
+        "name": {"type": ["string", "null"], "description": "Of a page or a screen."},
+        "category": {"type": ["string", "null"], "description": "Of a page or a screen."},
+        "properties": {"type": ["object", "null"]},
+        "traits": {"type": ["object", "null"]},
+        "context": {"type": ["object", "null"]},
+        "integrations": {"type": ["object", "null"]},
+        "timestamp": {"type": ["string", "null"], "description": "RFC 3339 with an offset, by the sender's clock."},
+        "originalTimestamp": {"type": ["string", "null"], "description": "The same, where there is no `timestamp`."},
+        "sentAt": {
+            "type": ["string", "null"],
+            "description": "When the request was sent by the same clock, which is corrected by it.",
+        },
+        "writeKey": {"type": ["string", "null"], "description": "The API key, where no header has it."},
+    },
+}
+_BATCH = {
+    "type": "object",
+    "title": "Batch",
+    "description": "Calls, at most 2,500 and 500 KiB. `context` and `integrations` are merged into those of each call.",
+    "required": ["batch"],
+    "properties": {
+        "batch": {"type": "array", "items": {"$ref": f"{_REF}Call"}},
+        **{name: _CALL["properties"][name] for name in ("context", "integrations", "sentAt", "writeKey")},
+    },
+}
+
+
+def _post_events() -> dict[str, Any]:
+    attributes = _CLOUD_EVENT["properties"]
+    headers = ("specversion", "id", "source", "type", "time", "subject", "customerid", "anonymousid")
+    event = {"$ref": f"{_REF}CloudEvent"}
+    return {
+        "tags": ["touchpoints"],
+        "security": [{ingest.SCOPE: []}],
+        "operationId": "post_events",
+        "summary": "Post CloudEvents",
+        "description": "CloudEvents 1.0 over HTTP: one in `ce-` headers with its data as the body (binary), one as "
+        "JSON (structured), or several (batched, also none). The answers are those of touchpoints. `source` and `id` "
+        f"of the event identify it, whatever key it was posted with. {_ENCODED}",
+        "parameters": [
+            {
+                "name": f"ce-{name}",
+                "in": "header",
+                "required": False,
+                "description": "In binary mode, percent-encoded.",
+                "schema": {key: value for key, value in attributes[name].items() if key != "description"},
+            }
+            for name in headers
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                STRUCTURED: {"schema": event, "examples": {"one": {"summary": "Structured", "value": _EVENT}}},
+                BATCHED: {
+                    "schema": {"type": "array", "maxItems": 10_000, "items": event},
+                    "examples": {"many": {"summary": "Batched", "value": [_EVENT]}},
+                },
+                "application/json": {
+                    "schema": {},
+                    "examples": {"data": {"summary": "Binary: the data alone", "value": _EVENT["data"]}},
+                },
+            },
+        },
+        "responses": {
+            "202": _answer("The event is durable", "Acknowledgement", {"id": "1001", "status": "accepted"}),
+            "207": _answer("What became of each event", "ItemResults", _RESULTS),
+            **_refusals(),
+            "422": problem("Something in the event is not as it must be; `pointer` names the attribute"),
+            "503": problem("The log took nothing (`log_unavailable`), or did not say so in time (`outcome_unknown`)"),
+        },
+    }
+
+
+def _post_calls(kind: str) -> dict[str, Any]:
+    is_batch = kind == tracking.BATCH
+    call = {"batch": [{"type": "track", **_TRACK}], "sentAt": _TRACK["sentAt"]} if is_batch else _CALLED[kind]
+    errors = [
+        {"index": 0, "messageId": "ajs-1f0c", "code": "missing_field", "message": "/event is required of a track"}
+    ]
+    return {
+        "tags": ["touchpoints"],
+        "security": [{ingest.SCOPE: []}],
+        "operationId": f"post_{kind}",
+        "summary": "Post a batch of Segment's calls" if is_batch else f"Post Segment's {kind}",
+        "description": "As Segment's libraries send it: the API key is the name in Basic authentication, a token, or "
+        "`writeKey` in the body. 200 means that every call is durable but for the `errors`; with `X-Strict-Mode: 1` "
+        f"nothing is taken where there would be errors, and the answer is 400. {_ENCODED}",
+        "parameters": [
+            {
+                "name": "X-Strict-Mode",
+                "in": "header",
+                "required": False,
+                "description": "1: all or nothing.",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": f"{_REF}{'Batch' if is_batch else 'Call'}"},
+                    "examples": {kind: {"summary": kind.capitalize(), "value": call}},
+                }
+            },
+        },
+        "responses": {
+            "200": _answer("Taken, but for the errors", "Tracked", {"success": True, "errors": errors}),
+            **{status: answer for status, answer in _refusals().items() if status != "413"},
+            "400": problem("Not JSON, too large (32 KiB, or 500 KiB for a batch), or errors in strict mode"),
+            "503": problem("The log took nothing (`log_unavailable`), or did not say so in time (`outcome_unknown`)"),
+        },
+    }
+
+
+_CALLED: Mapping[str, Any] = {
+    "track": _TRACK,
+    "identify": {"messageId": "ajs-2", "userId": "42", "anonymousId": "3f1c", "traits": {"plan": "pro"}},
+    "alias": {"messageId": "ajs-3", "userId": "42", "previousId": "3f1c"},
+    "group": {"messageId": "ajs-4", "userId": "42", "groupId": "acme", "traits": {"employees": 80}},
+    "page": {"messageId": "ajs-5", "anonymousId": "3f1c", "name": "Prices"},
+    "screen": {"messageId": "ajs-6", "anonymousId": "3f1c", "name": "Prices"},
+}
 
 
 def _touchpoints_body() -> dict[str, Any]:

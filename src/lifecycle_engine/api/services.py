@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.engine.definitions import Definitions
+from lifecycle_engine.ingest.formats.event_types import EventTypes, default_event_types
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.log.port import Appender
 from lifecycle_engine.store.database import Database
@@ -25,3 +26,4 @@ class Services:
     health: Health
     log: str
     clock: Callable[[], int]
+    event_types: EventTypes = field(default_factory=default_event_types)
