@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lifecycle_engine.lifecycle.cel import Cel
-from lifecycle_engine.lifecycle.definitions import BEGINNING, ActiveDefinition, compile_definition
+from lifecycle_engine.lifecycle.definitions import (
+    BEGINNING,
+    ActiveDefinition,
+    Definition,
+    compile_definition,
+    retired,
+)
 from lifecycle_engine.lifecycle.fold import Definitions
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from tests import oracle
 from tests.oracle import Version
 
 
@@ -24,11 +31,18 @@ class Life(NamedTuple):
 def compiled(lifecycles: Mapping[str, Sequence[Version]]) -> Definitions:
     return {
         key: tuple(
-            ActiveDefinition(number, compile_definition(document, Cel()), BEGINNING if since is None else since)
+            ActiveDefinition(number, definition_of(document), BEGINNING if since is None else since)
             for since, number, document in versions
         )
         for key, versions in lifecycles.items()
     }
+
+
+def definition_of(document: Mapping[str, Any]) -> Definition:
+    """What a document of the oracle's compiles to."""
+    plain = {name: value for name, value in document.items() if name != "retired"}
+    definition = compile_definition(plain, Cel())
+    return retired(definition) if oracle.is_retired(document) else definition
 
 
 def in_order(facts: Iterable[Touchpoint]) -> list[Touchpoint]:

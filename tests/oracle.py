@@ -26,7 +26,10 @@ __all__ = ["Passage", "Refusal", "Stay", "Version", "instant", "replay", "replay
 Document = Mapping[str, Any]
 Fact = Mapping[str, Any]
 Version = tuple[int | None, int, Document]
-"""From when it holds (None: from the beginning of time), its number, and its document."""
+"""From when it holds (None: from the beginning of time), its number, and its document.
+
+Where the lifecycle is retired from then on, they are those of the version before it, the document with `retired: True`.
+"""
 
 Point = tuple[float, int, tuple[Any, ...]]
 """An instant, the phase within it, and the place within that phase."""
@@ -182,11 +185,16 @@ class _Journey:
         return Passage(
             tuple(self.stays),
             tuple(self.refusals),
-            measures_of(self.document, self.taken, now) if self.steps else {},
+            measures_of(self.document, self.measured(), now) if self.steps else {},
             min(self.deadlines(), key=lambda deadline: (deadline[1], deadline[0]), default=None),
             {stage: self.visits(stage) for stage in self.keys if self.visits(stage)},
             (self.stage, self.entered_at) if self.steps else None,
         )
+
+    def measured(self) -> list[Fact]:
+        """The facts in the measures: what came while the lifecycle is retired counts once it is taken up again."""
+        since, _, _ = self.versions[self.version]
+        return [fact for fact in self.taken if not (self.is_retired and since and fact["occurred_at"] >= since)]
 
     # -- what comes when -----------------------------------------------------------------------------------------------
 
@@ -196,8 +204,8 @@ class _Journey:
             if effective_from is not None:
                 yield (effective_from, SWITCH, (number,)), partial(self.switch, number)
                 yield (effective_from, JUDGED_BY_SWITCH, ()), self.judge_conditions
-        if self.pin is not None:
-            yield (self.pin.end, END_OF_PIN, ()), self.end_pin
+        if self.pin is not None and not self.is_retired:
+            yield self.point_of_unpinning(self.pin), self.end_pin
         for rule, at in self.deadlines():
             yield (at, DEADLINE, (rule,)), partial(self.judge_timer, rule)
         for at in self.ends_of_windows():
@@ -207,8 +215,16 @@ class _Journey:
                 yield point, partial(self.take, fact)
                 break
 
+    def point_of_unpinning(self, pin: _Pin) -> Point:
+        """A pin that ended while the lifecycle was retired ends when it is taken up again."""
+        since, _, _ = self.versions[self.version]
+        is_taken_up = self.version > 0 and is_retired(self.versions[self.version - 1][2])
+        return (max(pin.end, since) if is_taken_up and since is not None else pin.end), END_OF_PIN, ()
+
     def deadlines(self) -> list[tuple[int, int]]:
         """Each timer whose clock runs, by its rule, and when it is due: not before the version that it belongs to."""
+        if self.is_retired:
+            return []
         effective_from, _, _ = self.versions[self.version]
         found = []
         for place, rule in enumerate(self.rules):
@@ -260,6 +276,8 @@ class _Journey:
         opened = bool(self.steps)
         if not opened and "opens" in self.document and fact["type"] not in listed(self.document["opens"]):
             return
+        if not opened and self.is_retired:
+            return
         self.taken.append(fact)
         verdict = self.judge([place for place, rule in enumerate(self.rules) if "after" not in rule], fact)
         if verdict is not None and verdict.reason is None:
@@ -290,8 +308,9 @@ class _Journey:
         by = fact["id"], fact["source"]
         to, expires_at = fact["properties"]["stage"], fact["properties"].get("expires_at")
         shown = self.stays[-1].stage if self.stays else None
-        if to not in self.keys:
-            self.refusals.append(Refusal(self.at, None, to, "unknown stage", *by, shown, "override", self.number))
+        if self.is_retired or to not in self.keys:
+            reason = "retired" if self.is_retired else "unknown stage"
+            self.refusals.append(Refusal(self.at, None, to, reason, *by, shown, "override", self.number))
             return
         if expires_at is not None:
             if not self.steps:
@@ -441,7 +460,11 @@ class _Journey:
 
     @property
     def rules(self) -> Sequence[Mapping[str, Any]]:
-        return self.document.get("rules", [])  # type: ignore[no-any-return]
+        return [] if self.is_retired else self.document.get("rules", [])
+
+    @property
+    def is_retired(self) -> bool:
+        return is_retired(self.document)
 
     @property
     def conditions(self) -> list[int]:
@@ -460,6 +483,10 @@ class _Journey:
     def name_of_move(self, origin: str, to: str) -> str:
         step = self.rank(to) - self.rank(origin)
         return "reenter" if step == 0 else "back" if step < 0 else "advance" if step == 1 else "skip"
+
+
+def is_retired(document: Document) -> bool:
+    return document.get("retired") is True
 
 
 def keys_of(document: Document) -> list[str]:

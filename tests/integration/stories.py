@@ -35,7 +35,8 @@ class Arrive(NamedTuple):
 
 
 class Activate(NamedTuple):
-    """The lifecycle's next version takes effect, from `since` on (None: from the beginning of time)."""
+    """The lifecycle's next version takes effect, from `since` on (None: from the beginning of time), or it is retired,
+    as the oracle's documents say it."""
 
     since: int | None
     document: Mapping[str, Any]

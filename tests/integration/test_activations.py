@@ -18,7 +18,7 @@ from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.lifecycles import hold_definitions
 from tests.integration.whole import AUDIT, DAY, START, Whole, day, now, soon, whole
 from tests.record import LOG, Feed, message, record
-from tests.service import service
+from tests.service import clock, service
 
 FIRST: dict[str, Any] = {
     "lifecycle": "shop",
@@ -65,7 +65,7 @@ async def finished(shop: Whole, activation: Any) -> Any:
     return await shop.until(f"/v1/jobs/{activation['job']['id']}", "status", "finished")
 
 
-async def timeline(shop: Whole) -> list[tuple[int, str | None]]:
+async def timeline(shop: Whole) -> list[tuple[int | None, str | None]]:
     page = await shop.get("/v1/lifecycles/shop/activations")
     return [(one["version"], one["since"]) for one in page["items"]]
 
@@ -175,6 +175,84 @@ async def test_a_version_that_cannot_take_over_is_refused(shop: Whole) -> None:
     await activate(shop, 2, at=soon(3600))
     await activate(shop, 3, at=soon(7200))
     assert (await activate(shop, 3, 409, at=soon(1800)))["code"] == "cannot_take_over"
+
+
+RETIRE = "/v1/lifecycles/shop/retire"
+TIMED: dict[str, Any] = {
+    **FIRST,
+    "stages": [{"key": "new"}, {"key": "bought"}, {"key": "gone"}],
+    "measures": {"n": {"count": "buy"}},
+    "rules": [
+        {"on": "buy", "to": "bought"},
+        {"on": "ask", "to": "new"},
+        {"after": "1s", "from": "bought", "to": "gone"},
+    ],
+}
+
+
+async def test_a_retired_lifecycle_keeps_its_history(shop: Whole) -> None:
+    await post(shop, TIMED)
+    assert (await shop.ask("POST", RETIRE, 409, {}))["code"] == "lifecycle_not_active"
+    await activate(shop, 1)
+    bought = now()
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "c", "occurred_at": bought})
+    retired = await shop.ask("POST", RETIRE, 202, {})
+    assert (retired["version"], retired["since"]) == (None, retired["activated_at"])
+    assert (await finished(shop, retired))["version"] is None
+    assert (await shop.get("/v1/lifecycles/shop"))["active_version"] is None
+    assert await timeline(shop) == [(1, None), (None, retired["since"])]
+    assert (await shop.ask("POST", RETIRE, 200, {}))["since"] == retired["since"], "once more changes nothing"
+    # Neither touchpoints, nor time, nor operators move it any more; whoever comes new has no journey in it.
+    await shop.do("POST", "/v1/touchpoints", {"id": "t2", "type": "ask", "customer_id": "c"})
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "d"})
+    problem = await shop.ask("PUT", f"{JOURNEY}/stage", 409, {"stage": "gone", **AUDIT})
+    assert problem["code"] == "lifecycle_retired"
+    await asyncio.sleep(max(0.0, (parse_instant(bought) - clock()) / 1e6 + 2.0))
+    assert [line[:2] for line in await shop.history()] == [("bought", bought)]
+    (journey,) = (await shop.get("/v1/customers/c"))["journeys"]
+    assert (journey["stage"], journey["measures"], journey["next_timer"]) == ("bought", {"n": 1}, None)
+    assert (await shop.get("/v1/customers/d"))["journeys"] == []
+    (told,) = (await shop.get("/v1/customers/c/explain", lifecycle="shop", touchpoint="t2"))["journeys"]
+    assert told["untouched"] == "retired"
+    assert told["sentences"] == [f"It touched no journey of shop: the lifecycle was retired at {retired['since']}."]
+    (told,) = (await shop.get("/v1/customers/c/explain", lifecycle="shop", to="gone"))["journeys"]
+    assert f"It stays there: the lifecycle was retired at {retired['since']}." in told["sentences"]
+    # What occurred before, and comes late, belongs to its history.
+    await shop.post("t0", "buy", 0, customer_id="e")
+    await shop.until("/v1/customers/e/journeys/shop", "stage", "gone")
+
+
+async def test_a_retired_lifecycle_is_taken_up_again(shop: Whole) -> None:
+    without = {**SECOND, "rename": {}}
+    await post(shop, FIRST, SECOND, without)
+    await activate(shop, 1)
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "c"})
+    await finished(shop, await shop.ask("POST", RETIRE, 202, {}))
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "c"})
+    assert "missing: bought" in (await activate(shop, 3, 409))["detail"], "it is judged by the version before"
+    taken_up = await activate(shop, 2)
+    await finished(shop, taken_up)
+    moment = await shop.until(JOURNEY, "stage", "customer")
+    assert moment["entered_at"] == taken_up["since"]
+    (journey,) = (await shop.get("/v1/customers/c"))["journeys"]
+    assert journey["measures"] == {"n": 2}
+    assert (await shop.get("/v1/lifecycles/shop"))["active_version"] == 2
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "c"})
+    assert (await shop.get(JOURNEY))["stage"] == "loyal"
+
+
+async def test_a_retirement_is_scheduled_and_cancelled(shop: Whole) -> None:
+    await post(shop, FIRST)
+    await activate(shop, 1)
+    await shop.ask("POST", RETIRE, 202, {"at": (far := format_instant(parse_instant(now()) + DAY))})
+    assert await timeline(shop) == [(1, None), (None, far)]
+    assert (await shop.get("/v1/lifecycles/shop"))["active_version"] == 1
+    assert (await shop.ask("POST", RETIRE, 422, {"at": soon(-1)}))["code"] == "in_the_past"
+    assert (await shop.ask("POST", "/v1/lifecycles/nothing/retire", 404, {}))["code"] == "lifecycle_not_found"
+    await activate(shop, 1)
+    assert await timeline(shop) == [(1, None)]
+    await shop.do("POST", "/v1/touchpoints", {"type": "buy", "customer_id": "c"})
+    assert (await shop.get(JOURNEY))["stage"] == "bought"
 
 
 async def test_versions_at_once_take_turns(shop: Whole) -> None:

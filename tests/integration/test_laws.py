@@ -38,7 +38,7 @@ from lifecycle_engine.store.answers.stays import KnownLine, LineFilter, find_lin
 from lifecycle_engine.store.customers import CustomerRow, Identity, customers_behind, find_customer, names_of
 from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.history import Line
-from lifecycle_engine.store.lifecycles import activate_version, add_version, definition_number
+from lifecycle_engine.store.lifecycles import RETIRED, activate_version, add_version, definition_number
 from lifecycle_engine.store.tables import change, customer, definition_set, metadata
 from lifecycle_engine.store.wakes import due_customers
 from tests import oracle, oracle_identity
@@ -293,9 +293,15 @@ class Player:
         key = document["lifecycle"]
         async with self.database.transaction() as connection:
             now = await self.database.clock(connection)
-            added = await add_version(connection, key, json.dumps(document), "application/json", now)
-            await activate_version(connection, key, added.version, now, since)
-        self.lifecycles.setdefault(key, []).append((since, added.version, document))
+            versions = self.lifecycles.setdefault(key, [])
+            if oracle.is_retired(document):
+                _, version, _ = versions[-1]
+                await activate_version(connection, key, RETIRED, now, since)
+            else:
+                added = await add_version(connection, key, json.dumps(document), "application/json", now)
+                version = added.version
+                await activate_version(connection, key, version, now, since)
+        versions.append((since, version, document))
 
     async def pass_time(self, horizon: int) -> None:
         async with self.database.transaction() as connection:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.touchpoints import IDENTIFY, OVERRIDE, Touchpoint
+from tests import oracle
 from tests.lives import Life
 from tests.oracle import Version
 
@@ -153,9 +154,12 @@ def versions(rnd: Random, key: str = "random") -> list[Version]:
     document = definition(rnd, key, timed=True)
     found: list[Version] = [(None, 1, document)]
     for day in sorted(rnd.sample(range(DAYS + 3), rnd.choice((0, 0, 1, 1, 2)))):
-        document = successor(rnd, document)
-        _, number, _ = found[-1]
-        found.append((START + day * DAY + rnd.choice((0, 0, 0, 1)), number + rnd.choice((1, 1, 3)), document))
+        since, (_, number, last) = START + day * DAY + rnd.choice((0, 0, 0, 1)), found[-1]
+        if not oracle.is_retired(last) and one_in(rnd, 3):
+            found.append((since, number, {**document, "retired": True}))
+        else:
+            document = successor(rnd, document)
+            found.append((since, number + rnd.choice((1, 1, 3)), document))
     return found
 
 

@@ -1,4 +1,4 @@
-"""`/v1/lifecycles/{lifecycle}/activate` and `…/activations`: which version judges, from when on."""
+"""`…/activate`, `…/retire` and `…/activations` of `/v1/lifecycles/{lifecycle}`: which version judges, from when on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lifecycle_engine.lifecycle.checks.successions import hindrances
 from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.store.lifecycles import (
+    RETIRED,
     Switch,
     activate_version,
     in_force,
@@ -49,11 +50,21 @@ class Activation(BaseModel):
     )
 
 
+class Retirement(BaseModel):
+    """From when on nobody judges by the lifecycle."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    at: InstantParameter | None = Field(
+        None, description="From when on it is retired; not in the past. Absent: from now on."
+    )
+
+
 class ActivationAnswer(BaseModel):
     """From when on a version judges, and the job that brings every customer up to it."""
 
     lifecycle: str = Field(examples=["five-stages"])
-    version: int = Field(examples=[2])
+    version: int | None = Field(description="Null: from then on the lifecycle is retired.", examples=[2])
     since: Instant | None = Field(description="From when on it judges; null: from the beginning of time.")
     activated_at: Instant = Field(description="When this was decided.")
     job: Job
@@ -109,7 +120,7 @@ async def activate_lifecycle(request: Request, response: Response, lifecycle: Li
         async with services.database.transaction() as connection:
             await lock_definitions(connection)
             now = await services.database.clock(connection)
-            plan = _plan(await switches(connection, lifecycle), activation, now)
+            plan = _plan(await switches(connection, lifecycle), activation.version, activation.at, now)
             if plan.standing is not None:
                 response.status_code = 200
                 return _answer(plan.standing, await job_of(connection, plan.standing))
@@ -119,6 +130,45 @@ async def activate_lifecycle(request: Request, response: Response, lifecycle: Li
         # Compiled while nobody waits for the lock; versions never change, but which one is replaced may.
         checked = plan.replaces
         _check_succession(await _definition(services, lifecycle, checked), following, checked, activation.version)
+
+
+@router.post(
+    "/retire",
+    operation_id="retire_lifecycle",
+    summary="Retire a lifecycle",
+    status_code=202,
+    response_description="Decided; every customer is brought up to it",
+    dependencies=[Depends(requires("lifecycles:write"))],
+    responses={
+        200: {"model": ActivationAnswer, "description": "It is retired then already, and nothing changes"},
+        **responses(400, 409, 413, 415),
+    },
+    openapi_extra=described(Retirement),
+)
+async def retire_lifecycle(request: Request, response: Response, lifecycle: LifecycleKey) -> ActivationAnswer:
+    """What occurs from `at` on changes nothing in it: no touchpoint, no timer, no window's end, no override.
+
+    Journeys stay where they are, with their history; what occurred before `at` and comes late is still told of in it.
+    What was scheduled for the same instant or a later one is replaced. Activate a version to take it up again: journeys
+    go on from where they stood, with measures and clocks by all that happened meanwhile.
+    """
+    services: Services = request.app.state.services
+    retirement = await read_object(request, Retirement, MAX_BODY_BYTES, "a retirement")
+    async with services.database.transaction() as connection:
+        await lock_definitions(connection)
+        now = await services.database.clock(connection)
+        made = await switches(connection, lifecycle)
+        if not made:
+            if not await newest_versions(connection, lifecycle, None, 1):
+                raise lifecycle_not_found(lifecycle)
+            detail = f"no version of {lifecycle!r} was ever active, so there is nothing to retire"
+            raise ProblemError(409, "lifecycle_not_active", detail)
+        plan = _plan(made, RETIRED, retirement.at, now)
+        if plan.standing is not None:
+            response.status_code = 200
+            return _answer(plan.standing, await job_of(connection, plan.standing))
+        switch = await activate_version(connection, lifecycle, RETIRED, now, plan.since)
+        return _answer(switch, await job_of(connection, switch))
 
 
 @router.get(
@@ -131,7 +181,7 @@ async def activate_lifecycle(request: Request, response: Response, lifecycle: Li
 async def list_activations(
     request: Request, lifecycle: LifecycleKey, question: Annotated[ActivationsQuestion, Query()]
 ) -> ActivationPage:
-    """The versions that judge some time, in its order; each until the next one does. Empty while none is active."""
+    """The versions that judge some time, in its order; each until the next one does. Empty while none was activated."""
     services: Services = request.app.state.services
     asked = ("activations", lifecycle)
     (after,) = decode_cursor(question.cursor, asked, tuple[int]) if question.cursor else (0,)
@@ -152,25 +202,27 @@ async def list_activations(
     )
 
 
-def _plan(made: list[Switch], activation: Activation, now: int) -> _Plan:
-    """Raises ProblemError 422."""
+def _plan(made: list[Switch], version: int, at: int | None, now: int) -> _Plan:
+    """What it comes to that a version, or RETIRED, takes effect at an instant (None: now). Raises ProblemError 422."""
     standing = in_force(made)
     if not standing:
-        if activation.at is not None:
+        if at is not None:
             detail = (
                 "at: the first version of a lifecycle holds from the beginning of time, so that history can be loaded; "
                 "leave it out"
             )
             raise ProblemError(422, "first_activation", detail)
         return _Plan(None, None, None)
-    if activation.at is not None and activation.at < now:
+    if at is not None and at < now:
         detail = f"at: must not be in the past; the clock is at {format_instant(now)}. Leave it out for now"
         raise ProblemError(422, "in_the_past", detail)
-    since = now if activation.at is None else activation.at
+    since = now if at is None else at
     current = [one for one in standing if one.since is None or one.since <= since][-1]
-    if current.version == activation.version and current is standing[-1]:
+    if current.version == version and current is standing[-1]:
         return _Plan(since, None, current)
-    before = [one for one in standing if one.since is None or one.since < since][-1]
+    # A lifecycle that is retired is taken up again from the version that it had last.
+    judging = [one for one in standing if one.version != RETIRED]
+    before = [one for one in judging if one.since is None or one.since < since][-1]
     return _Plan(since, before.version, None)
 
 
@@ -193,7 +245,7 @@ async def _definition(services: Services, lifecycle: str, version: int) -> Defin
 def _answer(switch: Switch, job: Job) -> ActivationAnswer:
     return ActivationAnswer(
         lifecycle=switch.key,
-        version=switch.version,
+        version=None if switch.version == RETIRED else switch.version,
         since=switch.since,
         activated_at=switch.activated_at,
         job=job,

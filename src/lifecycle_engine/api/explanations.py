@@ -198,7 +198,7 @@ class JourneyExplained(BaseModel):
     untouched: Untouched | None = Field(
         description="Why the touchpoint touched no journey. `no_subject`: it has no value where the lifecycle looks "
         "for one. `not_opening`: none was open, and its type opens none. `other_journey`: it is about another one. "
-        "`no_journey`: an identify, and none was open."
+        "`no_journey`: an identify, and none was open. `retired`: the lifecycle was retired before."
     )
     ways: list[WayExplained] = Field(description="With `to`: the rules that aim there. Empty where it is there.")
     refusals: list[LineExplained] = Field(description="With `to`: the moves there that were refused, the last 50.")

@@ -17,7 +17,7 @@ from lifecycle_engine.api.paths import Part
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant
-from lifecycle_engine.store.lifecycles import Switch, customers_behind_set, find_switch, newest_switches
+from lifecycle_engine.store.lifecycles import RETIRED, Switch, customers_behind_set, find_switch, newest_switches
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -34,7 +34,7 @@ class Job(BaseModel):
     id: str = Field(examples=["activation-7"])
     kind: Literal["activation"]
     lifecycle: str = Field(examples=["five-stages"])
-    version: int = Field(examples=[2])
+    version: int | None = Field(description="Null: the lifecycle is retired.", examples=[2])
     since: Instant | None = Field(
         description="From when on the version judges; null: from the beginning of time. May lie in the future, when "
         "all is prepared for it."
@@ -97,7 +97,7 @@ async def job_of(connection: AsyncConnection, switch: Switch) -> Job:
         id=_id(switch),
         kind="activation",
         lifecycle=switch.key,
-        version=switch.version,
+        version=None if switch.version == RETIRED else switch.version,
         since=switch.since,
         status="running" if switch.finished_at is None else "finished",
         customers=customers,

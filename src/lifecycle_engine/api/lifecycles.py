@@ -37,7 +37,8 @@ class LifecycleAnswer(BaseModel):
 
     lifecycle: str = Field(examples=["five-stages"])
     active_version: int | None = Field(
-        description="The version that is in force now; null while none has been activated.", examples=[1]
+        description="The version that is in force now; null before the first is activated, and once it is retired.",
+        examples=[1],
     )
     newest_version: int = Field(examples=[2])
     created_at: Instant = Field(description="When its first version was posted.")

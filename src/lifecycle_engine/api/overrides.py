@@ -28,7 +28,7 @@ from lifecycle_engine.lifecycle.definitions import Definition, closest
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.touchpoints import OVERRIDE
 from lifecycle_engine.store.customers import Identity
-from lifecycle_engine.store.lifecycles import in_force, newest_versions, switches
+from lifecycle_engine.store.lifecycles import RETIRED, in_force, newest_versions, switches
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",
@@ -115,6 +115,9 @@ async def _in_force(services: Services, lifecycle: str, at: int) -> Definition:
         detail = f"no version of {lifecycle!r} is active, so nobody has a stage in it; activate one"
         raise ProblemError(409, "lifecycle_not_active", detail)
     version = [switch.version for switch in timeline if switch.since is None or switch.since <= at][-1]
+    if version == RETIRED:
+        detail = f"{lifecycle!r} is retired at {format_instant(at)}, and its journeys stay where they are"
+        raise ProblemError(409, "lifecycle_retired", detail)
     return await services.definitions.version(lifecycle, version)
 
 

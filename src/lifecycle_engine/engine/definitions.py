@@ -6,10 +6,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lifecycle_engine.catalog.documents import read_document
-from lifecycle_engine.lifecycle.definitions import BEGINNING, ActiveDefinition, Definition, Timeline, compile_definition
+from lifecycle_engine.lifecycle.definitions import (
+    BEGINNING,
+    ActiveDefinition,
+    Definition,
+    Timeline,
+    compile_definition,
+    retired,
+)
 from lifecycle_engine.lifecycle.guards import GuardLanguage
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.lifecycles import (
+    RETIRED,
     Switch,
     Version,
     definition_number,
@@ -69,19 +77,18 @@ class Definitions:
         by_key: dict[str, list[Switch]] = {}
         for switch in made:
             by_key.setdefault(switch.key, []).append(switch)
-        return {
-            key: tuple(
-                [
-                    ActiveDefinition(
-                        switch.version,
-                        await self.version(key, switch.version),
-                        BEGINNING if switch.since is None else switch.since,
-                    )
-                    for switch in in_force(of_lifecycle)
-                ]
-            )
-            for key, of_lifecycle in by_key.items()
-        }
+        return {key: await self._timeline(key, in_force(of_lifecycle)) for key, of_lifecycle in by_key.items()}
+
+    async def _timeline(self, key: str, standing: Iterable[Switch]) -> Timeline:
+        timeline: list[ActiveDefinition] = []
+        for switch in standing:
+            since = BEGINNING if switch.since is None else switch.since
+            if switch.version == RETIRED:
+                last = timeline[-1]
+                timeline.append(ActiveDefinition(last.version, retired(last.definition), since))
+            else:
+                timeline.append(ActiveDefinition(switch.version, await self.version(key, switch.version), since))
+        return tuple(timeline)
 
     def guard_errors(self) -> dict[tuple[str, str], int]:
         """(lifecycle, version) -> how often a guard erred on the values that it was asked about, in this process."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from lifecycle_engine.lifecycle.durations import parse_duration
@@ -126,6 +126,7 @@ class Definition:
     `names` and `asked_measures` are what its guards can ask for, beside nothing else. `timers` are the rules with a
     timer; clocks are kept in their order. `windows` are the measures with `within`, `watched` those of them that a
     condition names, by their places among the measures; `watching` are the stages in which a condition can decide.
+    `is_retired` tells that nobody judges by it any more (`retired`).
     """
 
     key: str
@@ -147,6 +148,7 @@ class Definition:
     watched: tuple[tuple[int, Measure], ...]
     watching: frozenset[str]
     _by_type: Mapping[str, _Concerned] = field(repr=False, compare=False)
+    is_retired: bool = False
 
     def concerned(self, type_: str) -> _Concerned:
         """The rules that a touchpoint of this type can match, the measures that take it in, both in their order.
@@ -166,6 +168,24 @@ class Definition:
     def named_here(self, stage: str) -> str:
         """The name in this version of a stage of the version before it."""
         return stage if stage in self.stages else self.rename.get(stage, self.initial)
+
+
+def retired(definition: Definition) -> Definition:
+    """What stands in a timeline from when on a lifecycle is retired: the stages and measures of its last version.
+
+    It opens no journey, takes nothing in, and has no rule to judge by, so that whatever was there stays as it is.
+    """
+    return replace(
+        definition,
+        opens=frozenset(),
+        rules=(),
+        conditions=(),
+        windows=(),
+        watched=(),
+        watching=frozenset(),
+        _by_type={"": _Concerned((), (), frozenset())},
+        is_retired=True,
+    )
 
 
 class ActiveDefinition(NamedTuple):

@@ -95,7 +95,7 @@ class Judgement(NamedTuple):
         return journey is not None and journey.is_pinned
 
 
-Untouched = Literal["no_subject", "not_opening", "other_journey", "no_journey"]
+Untouched = Literal["no_subject", "not_opening", "other_journey", "no_journey", "retired"]
 
 
 class Account(NamedTuple):
@@ -172,6 +172,8 @@ def explain_touchpoint(known: Known, fact: Touchpoint, subject: str | None = Non
     With a `subject`, only in the journey that is about it.
     """
     place = fact.place
+    if fact.type != OVERRIDE and in_force(known.timeline, fact.occurred_at).definition.is_retired:
+        return [_untouched(known, fact, subject, "retired")]
     notes = _Notes(
         lambda event: event.place == place,
         lambda situation: situation.fact is not None and situation.fact.place == place,

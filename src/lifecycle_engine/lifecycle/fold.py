@@ -169,10 +169,10 @@ class _Folding:
         if journey.epoch + 1 < len(timeline) and timeline[journey.epoch + 1].since <= at:
             totals = journey.later[0].totals
             journey = self._switch(timeline, subject, journey, at)
-        if journey.shown is not None and journey.shown.until is not None and journey.shown.until <= at:
-            journey = self._unpin(timeline[journey.epoch], subject, journey, journey.shown, at)
         active = timeline[journey.epoch]
-        definition = active.definition
+        definition, shown = active.definition, journey.shown
+        if shown is not None and shown.until is not None and shown.until <= at and not definition.is_retired:
+            journey = self._unpin(active, subject, journey, shown, at)
         ends = any(measure.ends_at(totals[n], at) for n, measure in definition.watched)
         journey = as_of(definition, journey, at)
         for index, (rule, timer) in enumerate(definition.timers):
@@ -190,6 +190,9 @@ class _Folding:
         active = timeline[journey.epoch + 1]
         definition = active.definition
         (totals, clocks), *later = journey.later
+        if definition.is_retired:
+            # What was measured stays as it was, and no clock runs.
+            totals, clocks = journey.totals, (None,) * len(definition.timers)
         visits: dict[str, int] = {}
         for stage, begun in journey.visits.items():
             name = definition.named_here(stage)
@@ -329,12 +332,12 @@ class _Folding:
         journey = self._journeys.get(key, {}).get(subject)
         active = in_force(timeline, at) if journey is None else timeline[journey.epoch]
         definition = active.definition
-        if stage not in definition.stages:
+        if definition.is_retired or stage not in definition.stages:
             origin = journey.current.stage if journey else None
             self._tell(
                 Event(
                     key, subject, at, stage, origin, "refused", (), "override", None, *by, active.version,
-                    "unknown stage",
+                    "retired" if definition.is_retired else "unknown stage",
                 )
             )  # fmt: skip
             return
@@ -543,7 +546,7 @@ def _wake(timeline: Timeline, journey: JourneyState) -> int | None:
             end = measure.next_end(journey.totals[n])
             if end is not None and end < first:
                 first = end
-    if journey.shown is not None and journey.shown.until is not None:
+    if journey.shown is not None and journey.shown.until is not None and not definition.is_retired:
         first = min(first, journey.shown.until)
     if journey.epoch + 1 < len(timeline):
         first = min(first, timeline[journey.epoch + 1].since)

@@ -15,7 +15,11 @@ from lifecycle_engine.lifecycle.explanations import Absence, Account, Judgement,
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.lifecycle.journeys import Event
 
-_REFUSALS = {"moves": "the lifecycle's moves do not allow it", "unknown stage": "there was no such stage"}
+_REFUSALS = {
+    "moves": "the lifecycle's moves do not allow it",
+    "unknown stage": "there was no such stage",
+    "retired": "it is retired",
+}
 
 
 def account_sentences(account: Account) -> list[str]:
@@ -27,7 +31,12 @@ def account_sentences(account: Account) -> list[str]:
     refused = [_line(line) for line in account.lines if not line.is_stay and line.rule is None]
     if journey is None:
         about = _about(account.subject)
-        return [f"No journey{about} had opened by {moment}.", *_opening(definition, account.subject), *refused]
+        closed = [f"None opens any more: {_retired(account)}"] if definition.is_retired else None
+        return [
+            f"No journey{about} had opened by {moment}.",
+            *(closed or _opening(definition, account.subject)),
+            *refused,
+        ]
     shown = journey.current
     since = format_instant(shown.entered_at)
     said = [f"At {moment} the journey was in {shown.stage}, where it had been since {since}."]
@@ -36,6 +45,8 @@ def account_sentences(account: Account) -> list[str]:
         if journey.stage != shown.stage:
             said.append(f"Beneath the pin it was in {journey.stage}.")
     assert account.transition is not None, "what is open was opened"
+    if definition.is_retired:
+        said.append(f"It stays there: {_retired(account)}")
     return [*said, _line(account.transition), *refused]
 
 
@@ -86,9 +97,10 @@ def absence_sentences(absence: Absence) -> list[str]:
         return said
     if account.journey is not None:
         said.insert(1, f"It was not in {stage}.")
-    if not absence.ways:
+    is_retired = account.active.definition.is_retired
+    if not absence.ways and not is_retired:
         said.append(f"No rule of version {account.active.version} aims at {stage}.")
-    if stage == account.active.definition.initial:
+    if stage == account.active.definition.initial and not is_retired:
         said.append(f"Journeys open in {stage}, unless a rule leads on at once.")
     said += [_line(refusal) for refusal in absence.refusals]
     return said
@@ -136,10 +148,16 @@ def _untouched(account: Account) -> str:
                 f"It touched no journey of {account.lifecycle}: none{_about(account.subject)} was open, "
                 f"and only a touchpoint of type {opens} opens one."
             )
+        case "retired":
+            return f"It touched no journey of {account.lifecycle}: {_retired(account)}"
         case "no_journey":
             return f"It was judged in no journey of {account.lifecycle}: none{_about(account.subject)} was open."
         case _:
             return f"It is not about the journey of {account.lifecycle}{_about(account.subject)}."
+
+
+def _retired(account: Account) -> str:
+    return f"the lifecycle was retired at {format_instant(account.active.since)}."
 
 
 def _opening(definition: Definition, subject: str | None) -> Iterator[str]:

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import activation, customer, definition_set, lifecycle
 
+RETIRED = 0
+"""In place of a version: from then on the lifecycle is retired, and nobody judges by it."""
 _SET_LOCK = 0x6C696665
 """Key of the advisory lock that every transaction of the engine shares and an activation takes alone."""
 
@@ -28,6 +30,8 @@ class Version(NamedTuple):
 
 class Switch(NamedTuple):
     """From `since` on (None: from the beginning of time) a version judges; times in microseconds since the epoch.
+
+    With RETIRED for a version, none does.
 
     `number` is that of the set of definitions which the activation made. `customers` had to be folded anew for it
     (None until they are counted), and were by `finished_at`.
@@ -142,13 +146,18 @@ _SUMMARY = (
 async def summaries(connection: AsyncConnection, after: str, limit: int, now: int) -> list[Summary]:
     """The lifecycles whose keys come after a text, in the order of their keys, as they are in force now."""
     rows = await connection.execute(_SUMMARY.where(lifecycle.c.key > after).limit(limit), {"now": now})
-    return [Summary(*row) for row in rows]
+    return [_summary(row) for row in rows]
 
 
 async def find_summary(connection: AsyncConnection, key: str, now: int) -> Summary | None:
     """One lifecycle, as it is in force now."""
     row = (await connection.execute(_SUMMARY.where(lifecycle.c.key == key), {"now": now})).first()
-    return Summary(*row) if row else None
+    return _summary(row) if row else None
+
+
+def _summary(row: Any) -> Summary:
+    key, newest, active, created_at = row
+    return Summary(key, newest, active or None, created_at)
 
 
 async def add_version(connection: AsyncConnection, key: str, document: str, media_type: str, now: int) -> Version:
