@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.store.rows import Statement, insert
+from lifecycle_engine.store.rows import Append, Statement
 from lifecycle_engine.store.tables import change
 
 
@@ -43,7 +43,7 @@ class SequencedChange(NamedTuple):
     body: bytes
 
 
-_ADD = insert(change, ChangeRow._fields)
+_ADD = Append(change, ChangeRow._fields)
 _PLACE = Statement(
     "UPDATE change SET position = given.position FROM {given} WHERE change.id = given.id", change, ["id", "position"]
 )

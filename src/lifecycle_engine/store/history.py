@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.lifecycle.journeys import Event
-from lifecycle_engine.store.rows import Statement, insert
+from lifecycle_engine.store.rows import Append, Statement
 from lifecycle_engine.store.tables import history
 
 
@@ -26,7 +26,7 @@ _EVENT_COLUMNS = (
     "lifecycle", "subject", "at", "stage", "origin", "move", "skipped",
     "cause", "rule", "touchpoint", "source", "definition_version", "reason", "phase",
 )  # fmt: skip
-_APPEND = insert(history, ["customer", "recorded_at", "number", *_EVENT_COLUMNS])
+_APPEND = Append(history, ["customer", "recorded_at", "number", *_EVENT_COLUMNS])
 _SUPERSEDE = Statement(
     "UPDATE history SET superseded_at = given.superseded_at FROM {given} WHERE history.customer = given.customer "
     "AND history.at = given.at AND history.recorded_at = given.recorded_at AND history.number = given.number",

@@ -1,6 +1,7 @@
 """Many rows as one parameter: each statement of the hot path is written once and takes all rows of a batch at once.
 
-PostgreSQL gets one array for each column (`unnest`), SQLite a list of values; both see a table named `given`.
+PostgreSQL gets one array for each column (`unnest`), SQLite a list of values; both see a table named `given`. Rows
+that nothing can be in the way of go into their table by PostgreSQL's COPY, which costs a third of that.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, SmallInteger, String, Table
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,6 +71,25 @@ def insert(table: Table, columns: Sequence[str]) -> Statement:
     """Plain rows into a table."""
     names = ", ".join(columns)
     return Statement(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {{given}}", table, columns)
+
+
+class Append:
+    """Plain rows into a table, none of which is there: one that is makes it fail."""
+
+    def __init__(self, table: Table, columns: Sequence[str]) -> None:
+        self._table = table.name
+        self._columns = list(columns)
+        self._insert = insert(table, columns)
+
+    async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> None:
+        """Appends the rows in the connection's transaction, which must have begun with another statement."""
+        if rows and connection.dialect.name == "postgresql":
+            # Past SQLAlchemy, whose drivers know no COPY; `is_transient` knows what it raises.
+            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            assert driver.is_in_transaction()
+            await driver.copy_records_to_table(self._table, records=rows, columns=self._columns)
+        else:
+            await self._insert(connection, rows)
 
 
 def _all(result: CursorResult[Any]) -> list[Any]:
