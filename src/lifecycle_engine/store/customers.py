@@ -106,6 +106,9 @@ _NAMES_OF = Statement(
     customer,
     ["id"],
 )
+_STATES = Statement(
+    "SELECT customer.id, customer.state FROM customer JOIN {given} ON customer.id = given.id", customer, ["id"]
+)
 _MAKE = Statement(
     "INSERT INTO customer (kind, value, definitions, recorded_at) "
     "SELECT kind, value, definitions, 0 FROM {given} WHERE true ON CONFLICT DO NOTHING RETURNING id, kind, value",
@@ -205,3 +208,10 @@ def _row(row: Sequence[Any]) -> CustomerRow:
         owner,
         wake,
     )
+
+
+async def traits_of(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The traits of customers as they are now, by their rows; of those about whom nothing is folded, none."""
+    rows = await _STATES(connection, [(id_,) for id_ in sorted(set(ids))])
+    states = ((id_, decode_state(state)) for id_, state in rows)
+    return {id_: state.traits if state is not None else {} for id_, state in states}

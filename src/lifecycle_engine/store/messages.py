@@ -1,0 +1,47 @@
+"""What is sent: each message once, however many endpoints it goes to and however often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lifecycle_engine.store.rows import Statement, insert
+from lifecycle_engine.store.tables import webhook_message
+
+
+class MessageRow(NamedTuple):
+    """One message; `change` and `customer` are None where it is not about a customer, `body` None once it is pruned.
+
+    Times are in microseconds since the epoch: `recorded_at` is that of what the message tells.
+    """
+
+    id: str
+    type: str
+    change: int | None
+    customer: int | None
+    lifecycle: str | None
+    subject: str | None
+    recorded_at: int
+    created_at: int
+    body: bytes | None
+
+
+_ADD = insert(webhook_message, MessageRow._fields)
+_FIND = Statement(
+    f"SELECT {', '.join(f'webhook_message.{name}' for name in MessageRow._fields)} "
+    "FROM {given} JOIN webhook_message ON webhook_message.id = given.id",
+    webhook_message,
+    ["id"],
+)
+
+
+async def add_messages(connection: AsyncConnection, rows: Sequence[MessageRow]) -> None:
+    await _ADD(connection, rows)
+
+
+async def find_messages(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, MessageRow]:
+    """The messages of these ids, by their ids."""
+    rows = await _FIND(connection, [(id_,) for id_ in sorted(set(ids))])
+    return {row.id: row for row in map(MessageRow._make, rows)}
