@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lifecycle_engine.api.app import create_app, create_health_app
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Check, Health
-from lifecycle_engine.api.metrics import Figure, Gather, Metrics
+from lifecycle_engine.api.metrics import Figure, Gather, Histogram, Metrics
 from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
@@ -39,11 +39,16 @@ from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
 from lifecycle_engine.log.port import Appender, Backlog, Positions, Reader
+from lifecycle_engine.outbox.fan_out import FanOut
 from lifecycle_engine.outbox.vault import Vault, VaultError, keys_of_file, parse_master_keys
 from lifecycle_engine.runners import Runner, pause
 from lifecycle_engine.schema import SchemaError, check_schema
 from lifecycle_engine.settings import Settings, host_and_port
 from lifecycle_engine.store.database import Database, is_transient
+from lifecycle_engine.webhook.dispatch import Dispatcher
+from lifecycle_engine.webhook.proxy import Proxy
+from lifecycle_engine.webhook.secrets import Keyring
+from lifecycle_engine.webhook.sender import Sender
 
 ROLES = ("api", "worker", "dispatcher", "timers")
 """Every role there is; a process runs all of them, or those that it is told to."""
@@ -145,10 +150,11 @@ class _Service:
         self._engine_database = (
             self._database
             if self._database.is_sqlite
-            else Database(settings.database_url, pool_size=settings.worker_lanes + 5, by_key_only=True)
+            else Database(settings.database_url, pool_size=settings.worker_lanes + 8, by_key_only=True)
         )
         self._loaded: Definitions | None = None
         self._horizons: Horizon | None = None
+        self._sender: Sender | None = None
 
     async def check(self, stop: asyncio.Event) -> None:
         """Waits until the database answers, and sees to it that its schema is the one of this program."""
@@ -185,10 +191,11 @@ class _Service:
             gathers.append(lambda: _of_timers(timers))
             runners.append(timers)
         if "dispatcher" in self._roles:
-            sequencer = Sequencer(self._engine_database)
-            checks["dispatcher"] = sequencer.ready
-            gathers.append(lambda: _of_sequencer(sequencer))
-            runners.append(sequencer)
+            sequencer = Sequencer(self._engine_database, FanOut(self._engine_database))
+            dispatcher = self._dispatcher()
+            checks |= {"sequencer": sequencer.ready, "dispatcher": dispatcher.ready}
+            gathers += [lambda: _of_sequencer(sequencer), lambda: _of_dispatcher(dispatcher)]
+            runners += [sequencer, dispatcher]
         if self._loaded is not None:
             gathers.append(lambda: _of_guards(self._definitions()))
         if "api" in self._roles:
@@ -202,6 +209,8 @@ class _Service:
     async def close(self) -> None:
         if self._horizons is not None:
             await self._horizons.stop()
+        if self._sender is not None:
+            await self._sender.close()
         await self._engine_database.close()
         await self._database.close()
 
@@ -213,6 +222,13 @@ class _Service:
 
     def _timers(self) -> Timers:
         return Timers(self._engine_database, self._definitions(), self._horizon(), self._quiet)
+
+    def _dispatcher(self) -> Dispatcher:
+        settings = self._settings
+        proxy = None if settings.webhook_proxy is None else Proxy.at(settings.webhook_proxy.get_secret_value())
+        self._sender = Sender(settings.webhook_allow_networks, proxy)
+        keyring = Keyring(open_vault(settings))
+        return Dispatcher(self._engine_database, self._sender, keyring, slots=settings.webhook_concurrency)
 
     @property
     def _quiet(self) -> int:
@@ -324,6 +340,39 @@ def _of_timers(timers: Timers) -> Iterable[Figure]:
 def _of_sequencer(sequencer: Sequencer) -> Iterable[Figure]:
     yield Figure(
         "changes_sequenced", "Changes that were given their position in the feed", (), {(): sequencer.sequenced}
+    )
+
+
+def _of_dispatcher(dispatcher: Dispatcher) -> Iterable[Figure | Histogram]:
+    done, depth = dispatcher.done, dispatcher.depth
+    yield Figure(
+        "webhook_attempts",
+        "Attempts at deliveries, by what came of them; `ours` are failures of our own, which spend nothing",
+        ("outcome",),
+        {(outcome,): count for outcome, count in done.attempts.items()},
+    )
+    yield Figure(
+        "webhook_deliveries",
+        "Deliveries that came to an end here, by how: delivered, or why not",
+        ("outcome",),
+        {(outcome,): count for outcome, count in done.deliveries.items()},
+    )
+    yield Histogram(
+        "webhook_first_attempt_seconds",
+        "From a change's commit to the first attempt to tell of it",
+        list(done.first_attempts.buckets()),
+        done.first_attempts.total,
+    )
+    waiting = sum(depth.pending.values())
+    yield Figure(
+        "webhook_deliveries_pending", "Deliveries that are pending, of all dispatchers", (), {(): waiting}, "gauge"
+    )
+    yield Figure(
+        "webhook_endpoints_parked",
+        "Endpoints that fail so often that they are only probed, of all dispatchers",
+        (),
+        {(): len(depth.parked)},
+        "gauge",
     )
 
 

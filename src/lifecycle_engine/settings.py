@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -52,10 +53,13 @@ class Settings(BaseSettings):
     master_keys: SecretStr | None = Field(
         None, description="ID:KEY,…, each of 32 bytes in base64: the first encrypts webhooks' secrets, all decrypt"
     )
+    webhook_concurrency: int = Field(
+        200, ge=1, le=10_000, description="attempts at deliveries that one dispatcher process makes at a time"
+    )
     webhook_retention_days: int = Field(
         30, ge=1, le=3650, description="for how long it can be read what was sent and what was answered"
     )
-    webhook_allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+    webhook_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (), description="NETWORK/BITS,…: where webhooks may go though it is private, over http and to any port"
     )
     webhook_proxy: SecretStr | None = Field(

@@ -1,13 +1,13 @@
-"""`/metrics`: what this process has done, for Prometheus. Counters begin at 0 with the process."""
+"""`/metrics`: what this process has done and sees, for Prometheus. Counters begin at 0 with the process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Metric, exposition
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
@@ -15,15 +15,25 @@ router = APIRouter(tags=["operate"])
 
 
 class Figure(NamedTuple):
-    """One counter: its name, what it counts, its labels, and its values by the values of these."""
+    """One counter or gauge: its name, what it counts, its labels, and its values by the values of these."""
 
     name: str
     description: str
     labels: tuple[str, ...]
     values: Mapping[Any, float]
+    kind: Literal["counter", "gauge"] = "counter"
 
 
-Gather = Callable[[], Iterable[Figure]]
+class Histogram(NamedTuple):
+    """How values are spread: its name, what it measures, how many are within each bound, and the sum of all."""
+
+    name: str
+    description: str
+    buckets: Sequence[tuple[str, float]]
+    total: float
+
+
+Gather = Callable[[], Iterable[Figure | Histogram]]
 """Reads figures, at once and without waiting for anything."""
 
 
@@ -37,11 +47,20 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for gather in self._sources:
-            for name, description, labels, values in gather():
-                metric = CounterMetricFamily(f"lifecycle_engine_{name}", description, labels=labels)
-                for key, value in values.items():
-                    metric.add_metric(key, value)
-                yield metric
+            yield from map(_metric, gather())
+
+
+def _metric(figure: Figure | Histogram) -> Metric:
+    name = f"lifecycle_engine_{figure.name}"
+    if isinstance(figure, Histogram):
+        histogram = HistogramMetricFamily(name, figure.description)
+        histogram.add_metric((), figure.buckets, figure.total)
+        return histogram
+    family = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+    metric = family(name, figure.description, labels=figure.labels)
+    for key, value in figure.values.items():
+        metric.add_metric(key, value)
+    return metric
 
 
 @router.get(
