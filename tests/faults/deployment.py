@@ -13,18 +13,27 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
+from lifecycle_engine.outbox.vault import MasterKey, Vault
+from lifecycle_engine.store.database import Database
+from lifecycle_engine.store.endpoints import add_endpoint
+from lifecycle_engine.webhook.secrets import create_secret
+from tests.faults.hooks import Hook, Hooks, Kind
 from tests.faults.journal import OK, JournalReader, Target
-from tests.processes import API_KEY, PROGRAM, Service
-from tools.services import ServiceError
+from tests.hooks import endpoint_row
+from tests.processes import API_KEY, PROGRAM, Service, wait_until
+from tools.services import ServiceError, free_port
 from tools.supervisor import Supervised
 
 ROOT = Path(__file__).parents[2]
 # Without -P its own directory would be searched for modules.
 KILLING: Sequence[str | Path] = (sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py")
 
+MASTER_KEY = MasterKey("k1", bytes(range(32)))
+"""Of the secrets that webhooks are signed with."""
 KILLED = 128 + signal.SIGKILL
 DRIVER_SECONDS = 100
 VERIFIER_SECONDS = 120
@@ -35,6 +44,8 @@ class Deployment:
 
     def __init__(self, api: Service, settings: Mapping[str, str], directory: Path) -> None:
         self.api = api
+        self.hooks: Path | None = None
+        """The description of the receivers of webhooks, where there are any."""
         self._settings = settings
         self._directory = directory
 
@@ -54,6 +65,11 @@ class Deployment:
         program = PROGRAM if at is None else [*KILLING, str(int(by)), at, str(hit)]
         return Service(["worker"], settings, self._directory, program=program)
 
+    def dispatcher(self, *, at: str = "never", hit: int = 1) -> Service:
+        """A dispatcher, not started yet, that kills itself at a point of killing.py."""
+        program = [*KILLING, str(int(signal.SIGKILL)), at, str(hit)]
+        return Service(["dispatcher"], self._settings, self._directory, program=program)
+
     async def position(self) -> int:
         """How many records of the topic have been applied."""
         connection = await asyncpg.connect(self._settings["LIFECYCLE_DATABASE_URL"].replace("+asyncpg", "", 1))
@@ -70,6 +86,7 @@ class Deployment:
             self._settings["LIFECYCLE_DATABASE_URL"],
             self._settings.get("LIFECYCLE_KAFKA_BOOTSTRAP_SERVERS", ""),
             self._settings.get("LIFECYCLE_KAFKA_TOPIC", ""),
+            str(self.hooks or ""),
         )
         # A quarter goes straight to the topic, so that customers are written from several partitions at a time.
         scattered = 1 if target.topic else 0
@@ -79,6 +96,50 @@ class Deployment:
             yield drive
         finally:
             drive.end()
+
+    @asynccontextmanager
+    async def receiving(self, kinds: Sequence[tuple[Kind, Mapping[str, Any]]]) -> AsyncIterator[Hooks]:
+        """Makes endpoints, each of a kind and with fields of its own, and lets their receivers run."""
+        port, nobody, made = free_port(), free_port(), []
+        database, vault = Database(self._settings["LIFECYCLE_DATABASE_URL"]), Vault([MASTER_KEY])
+        try:
+            for number, (kind, fields) in enumerate(kinds):
+                path = f"/{number}-{kind}"
+                url = f"http://127.0.0.1:{nobody if kind is Kind.DEAD else port}{path}"
+                row = endpoint_row(url, **fields)
+                async with database.transaction() as connection:
+                    await add_endpoint(connection, row)
+                    secret = await create_secret(connection, vault, row.id, "v1", row.created_at)
+                made.append(Hook(row.id, path, kind, secret, fields.get("filter", {}), row.is_ordered))
+        finally:
+            await database.close()
+        self.hooks = self._directory / "hooks.json"
+        hooks = Hooks(port, str(self._directory / "hooks.jsonl"), tuple(made))
+        hooks.write(self.hooks)
+        output = self._directory / "hooks.log"
+        with output.open("wb") as log:
+            receivers = Supervised(
+                [sys.executable, "-m", "tests.faults.hooks", str(self.hooks)],
+                output=log,
+                cwd=ROOT,
+                orphan_signal=signal.SIGKILL,
+            )
+        try:
+            await wait_until(lambda: _listens(port), "the receivers of webhooks listen")
+            yield hooks
+            assert receivers.poll() is None, f"the receivers ended: {output.read_text(errors='replace')}"
+        finally:
+            receivers.signal(signal.SIGKILL)
+            receivers.wait(10)
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @asynccontextmanager

@@ -22,12 +22,16 @@ HTTP, TOPIC = "http", "topic"
 
 @dataclass(frozen=True)
 class Target:
-    """Where the service and its parts are; without `bootstrap_servers` the log is a table of the database."""
+    """Where the service and its parts are; without `bootstrap_servers` the log is a table of the database.
+
+    `hooks` is the file that describes the receivers of webhooks, where there are any.
+    """
 
     url: str
     database_url: str
     bootstrap_servers: str = ""
     topic: str = ""
+    hooks: str = ""
 
 
 @dataclass

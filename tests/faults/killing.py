@@ -12,13 +12,20 @@ It does so when it comes to POINT for the HIT-th time:
 
 W3, W4 and W5 are those of a worker's batch, and of the timers' in which others are told of something.
 
+    D1  the COMMIT was answered with which a dispatcher has claimed deliveries, and none of them is sent
+    D2  a request is sent, and not answered
+    D3  a request was answered with 2xx, and that is not written down
+    D4  the COMMIT is sent that writes down what came of deliveries, and its answer is not read (PostgreSQL only)
+
 POINT may be `never`. The service has no hooks for this: SQLAlchemy and the Kafka client are listened to. What the
 service waits for takes less time here: a group gives up a member after 6 s (the least that a broker allows), not after
-45 s, and PostgreSQL ends a transaction that stands still after 3 s, not after 30 s.
+45 s, and PostgreSQL ends a transaction that stands still after 3 s, not after 30 s. Webhooks that failed are sent again
+after tenths of seconds, not after minutes and hours, and what a dead dispatcher had claimed after 6 s, not after 23 s.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -33,15 +40,31 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from lifecycle_engine import cli, roles
 from lifecycle_engine.log.kafka import KafkaReader
+from lifecycle_engine.outbox.breaker import Limits
+from lifecycle_engine.outbox.policy import Policy
+from lifecycle_engine.outbox.retry import SECOND, Schedule
+from lifecycle_engine.webhook.dispatch import Dispatcher
+from lifecycle_engine.webhook.exchange import Exchange
+from lifecycle_engine.webhook.sender import Sender
 
 SESSION_SECONDS = 6.0
 STALLED_MS = 3_000
+SENT_SECONDS = 0.02
 
 _COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
 """The message of PostgreSQL's protocol."""
 _WRITTEN = "effects were written"
 
-_TOUCHPOINTS, _CHANGES = "INSERT INTO touchpoint ", "INSERT INTO change "
+HOOKS = Policy(
+    schedule=Schedule(delays=(0, *[SECOND // 10] * 5, *[SECOND // 2] * 14), least=SECOND // 5, most=SECOND),
+    limits=Limits(probe=SECOND // 2, longest=SECOND),
+    deadline=3 * SECOND,
+    margin=3 * SECOND,
+)
+"""Enough attempts that who fails half of the time is certain to take one."""
+
+_EFFECTS = ("INSERT INTO touchpoint ", "INSERT INTO change ")
+_CLAIM, _RESULT = "UPDATE webhook_delivery SET lease=", "UPDATE webhook_delivery SET status = given."
 
 
 class Strike:
@@ -62,7 +85,7 @@ class Strike:
 def in_transaction(strike: Strike) -> None:
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith(_TOUCHPOINTS):
+        if statement.startswith(_EFFECTS[0]):
             strike.point()
 
 
@@ -74,22 +97,22 @@ def before_commit(strike: Strike) -> None:
     _replace_commit(commit)
 
 
-def within_commit(strike: Strike) -> None:
+def within_commit(strike: Strike, written: tuple[str, ...] = _EFFECTS) -> None:
     def commit(connection: Any, proceed: Callable[[], None]) -> None:
         # Past the client, which is between two statements, so that it is on its way for certain.
         socket = connection.driver_connection._transport.get_extra_info("socket")
         strike.point(lambda: os.write(socket.fileno(), _COMMIT))
         proceed()
 
-    _replace_commit(commit)
+    _replace_commit(commit, written)
 
 
-def after_commit(strike: Strike) -> None:
+def after_commit(strike: Strike, written: tuple[str, ...] = _EFFECTS) -> None:
     def commit(connection: Any, proceed: Callable[[], None]) -> None:
         proceed()
         strike.point()
 
-    _replace_commit(commit)
+    _replace_commit(commit, written)
 
 
 def at_revocation(strike: Strike) -> None:
@@ -109,23 +132,52 @@ def at_revocation(strike: Strike) -> None:
     AIOKafkaConsumer.subscribe = subscribe_listening
 
 
+def after_request(strike: Strike) -> None:
+    send = Sender.send
+
+    async def send_and_strike(sender: Sender, *arguments: Any, **options: Any) -> Exchange:
+        exchange = asyncio.create_task(send(sender, *arguments, **options))
+        # On loopback it is sent by then, and answered only by who takes no time for it.
+        if not (await asyncio.wait({exchange}, timeout=SENT_SECONDS))[0]:
+            strike.point()
+        return await exchange
+
+    Sender.send = send_and_strike  # type: ignore[assignment, method-assign]
+
+
+def after_answer(strike: Strike) -> None:
+    send = Sender.send
+
+    async def send_and_strike(sender: Sender, *arguments: Any, **options: Any) -> Exchange:
+        exchange = await send(sender, *arguments, **options)
+        if exchange.status is not None and 200 <= exchange.status < 300:
+            strike.point()
+        return exchange
+
+    Sender.send = send_and_strike  # type: ignore[assignment, method-assign]
+
+
 POINTS: dict[str, Callable[[Strike], None]] = {
     "W2": in_transaction,
     "W3": before_commit,
     "W4": within_commit,
     "W5": after_commit,
     "W6": at_revocation,
+    "D1": functools.partial(after_commit, written=(_CLAIM,)),
+    "D2": after_request,
+    "D3": after_answer,
+    "D4": functools.partial(within_commit, written=(_RESULT,)),
     "never": lambda strike: None,
 }
 
 
-def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
-    """Lets `commit` decide over the commits of transactions in which effects were written."""
+def _replace_commit(commit: Callable[[Any, Callable[[], None]], None], statements: tuple[str, ...] = _EFFECTS) -> None:
+    """Lets `commit` decide over the commits of transactions with a statement that begins like one of these."""
     do_commit: Callable[[Any, Any], None] = DefaultDialect.do_commit
 
     @event.listens_for(Engine, "after_cursor_execute")
     def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith((_TOUCHPOINTS, _CHANGES)):
+        if statement.startswith(statements):
             connection.info[_WRITTEN] = True
 
     def do_commit_with_effects(dialect: Any, connection: Any) -> None:
@@ -144,6 +196,7 @@ def _replace_commit(commit: Callable[[Any, Callable[[], None]], None]) -> None:
 def hurry() -> None:
     """Shortens what the service waits for where a process is gone or stands still."""
     vars(roles)["KafkaReader"] = functools.partial(KafkaReader, session_timeout=SESSION_SECONDS)
+    vars(roles)["Dispatcher"] = functools.partial(Dispatcher, policy=HOOKS)
 
     @event.listens_for(Engine, "do_connect")
     def _(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:

@@ -83,14 +83,21 @@ def is_acceptable(touchpoint: Touchpoint) -> bool:
     return not touchpoint["id"].startswith(_REFUSED)
 
 
+def is_muted(touchpoint: Touchpoint) -> bool:
+    """Whether nobody is told of it; with one touchpoint of a customer all of theirs are."""
+    return bool(touchpoint.get("muted", False))
+
+
 def _touchpoint(number: int, customers: int, chance: random.Random) -> Touchpoint:
     customer = chance.randrange(customers)
     who = {"anonymous_id": f"a{customer}"} if customer % 5 == 4 else {"customer_id": f"c{customer}"}
+    muted = {"muted": True} if customer % 7 == 3 else {}
     occurred_at = _START + timedelta(hours=number // (2 * customers), microseconds=chance.choice([0, 0, 1]))
     return {
         "id": f"{chance.randrange(16**6):06x}-{number}",
         "type": chance.choice(_TYPES),
         **who,
+        **muted,
         "occurred_at": occurred_at.isoformat().replace("+00:00", "Z"),
         "properties": {
             "amount": chance.choice([0.1, 5.25, 10.5, 20.7]),

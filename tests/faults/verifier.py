@@ -9,6 +9,11 @@ tests/oracle.py, and compared with what the service answers over HTTP and with w
     sequence_gap  a sequence that is not 1, 2, 3 …, or does not lead from one stage to the next
     diverged      a journey whose history, measures, refusals or told changes are not what the fold says
     miscounted    a receipt that counts other duplicates than there were
+
+Where the journal names receivers of webhooks, their journal is compared with what was to be told:
+
+    missing_hook      a change that did not come to a receiver that wants it and takes what it gets
+    unexplained_hook  what came to a receiver that does not want it, was muted, never happened, or is signed wrongly
 """
 
 from __future__ import annotations
@@ -33,8 +38,9 @@ from aiokafka import AIOKafkaConsumer
 
 from tests import oracle
 from tests.faults.driver import SOURCE
+from tests.faults.hooks import Hooks, Told, compare, read_arrivals
 from tests.faults.journal import HTTP, OK, REFUSED, TOPIC, UNKNOWN, Record, Sending, Target, read_journal
-from tests.faults.stream import Touchpoint, is_acceptable
+from tests.faults.stream import Touchpoint, is_acceptable, is_muted
 
 QUIET_SECONDS = 60.0
 """From the end of the driver until everything must be applied."""
@@ -86,6 +92,8 @@ class Report:
     sequence_gap: list[str] = field(default_factory=list)
     diverged: list[str] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
+    missing_hook: list[str] = field(default_factory=list)
+    unexplained_hook: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
 
     def findings(self) -> dict[str, list[str]]:
@@ -125,6 +133,8 @@ async def verify(record: Record, key: str, quiet_seconds: float = QUIET_SECONDS)
         **{answer: record.count(answer) for answer in (OK, UNKNOWN, REFUSED)},
         "slowest_answer_seconds": record.slowest,
     }
+    if target.hooks:
+        await _compare_hooks(report, record, quiet_seconds)
     return report
 
 
@@ -244,6 +254,24 @@ def _expected(record: Record) -> dict[Journey, oracle.Passage]:
         for document in record.lifecycles
         for journey, passage in oracle.replay(document, facts).items()
     }
+
+
+async def _delivered(target: Target, hooks: Hooks, seconds: float) -> None:
+    """Waits until nothing is pending for whoever takes what it gets. Raises VerifierError."""
+    taking = ", ".join(f"'{hook.id}'" for hook in hooks.hooks if hook.kind.gets_everything)
+    deadline = time.monotonic() + seconds
+    while True:
+        ((unsequenced,),) = await _query(target, "SELECT count(*) FROM change WHERE position IS NULL")
+        pending = await _query(
+            target,
+            "SELECT endpoint, count(*) FROM webhook_delivery "
+            f"WHERE status = 'pending' AND endpoint IN ({taking}) GROUP BY endpoint",
+        )
+        if not unsequenced and not pending:
+            return
+        if time.monotonic() > deadline:
+            raise VerifierError(f"not delivered within {seconds:g} s: {unsequenced} without position, {pending}")
+        await asyncio.sleep(SETTLED_SECONDS)
 
 
 # -- how it compares -----------------------------------------------------------------------------------------------
@@ -406,6 +434,50 @@ async def _compare_receipts(report: Report, client: httpx.AsyncClient, stored: M
         told = tuple(receipt.get(name) for name in ("status", "duplicates", "conflicts"))
         if told != ("late" if row.late else "applied", row.duplicates, row.conflicts):
             report.miscounted.append(f"{row.id} has the receipt {receipt}, and stands as {row}")
+
+
+async def _compare_hooks(report: Report, record: Record, seconds: float) -> None:
+    target = record.target
+    hooks = Hooks.read(Path(target.hooks))
+    await _delivered(target, hooks, seconds)
+    silent = {_who(one.touchpoint) for one in record.sendings.values() if is_muted(one.touchpoint)}
+    rows = await _query(
+        target,
+        "SELECT c.kind, c.value, change.customer, change.lifecycle, change.subject, change.type, change.sequence, "
+        "change.body FROM change JOIN customer AS c ON c.id = change.customer ORDER BY change.position",
+    )
+    changes = [
+        Told(type_, lane, lifecycle, subject, sequence, Who(kind, value) in silent, json.loads(body))
+        for kind, value, lane, lifecycle, subject, type_, sequence, body in rows
+    ]
+    arrivals = read_arrivals(Path(hooks.journal))
+    found = compare(hooks, arrivals, changes)
+    report.missing_hook += found.missing
+    report.unexplained_hook += found.unexplained
+    report.duplicate += found.duplicate
+    report.sequence_gap += found.gaps
+    await _compare_failures(report, target, hooks)
+    report.figures |= {
+        "changes": len(changes),
+        "told": sum(not change.muted for change in changes),
+        "requests": len(arrivals),
+        "repeated_requests": found.repeated,
+        "failed_requests": found.failed,
+    }
+
+
+async def _compare_failures(report: Report, target: Target, hooks: Hooks) -> None:
+    """What could not be delivered is visible: pending, or failed with its reason."""
+    rows = await _query(target, "SELECT endpoint, status, count(*) FROM webhook_delivery GROUP BY endpoint, status")
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for endpoint, status, count in rows:
+        counts[endpoint][status] = count
+    for hook in hooks.hooks:
+        found = counts[hook.id]
+        if hook.kind.gets_everything and found.keys() - {"delivered"}:
+            report.missing_hook.append(f"{hook.path} has deliveries that did not arrive: {found}")
+        if not hook.kind.gets_everything and (found.keys() - {"pending", "failed"} or not found):
+            report.unexplained_hook.append(f"{hook.path}, which takes nothing, has {found}")
 
 
 async def _asked(client: httpx.AsyncClient, who: Who) -> tuple[dict[str, Any], list[dict[str, Any]]]:
