@@ -40,6 +40,19 @@ async def test_records_come_back_as_they_were_in_the_order_of_their_key(log: Log
         assert positions == sorted(set(positions))
 
 
+async def test_it_tells_how_far_everything_reaches_that_it_has_acknowledged(log: Log) -> None:
+    sent = records(300, keys=37)
+    async with log.appender() as appender:
+        assert not any((await appender.reached()).values()) or await appender.reached() == await appender.ends()
+        await appender.append(sent[:150])
+        await appender.append(sent[150:])
+        reached = await appender.reached()
+        assert reached == {one: end for one, end in (await appender.ends()).items() if one in reached}
+    async with log.reader(Stored()) as reader:
+        got = await drain(reader, 300)
+    assert all(delivery.position < reached[delivery.partition] for delivery in got)
+
+
 async def test_one_by_one_from_many_tasks_each_key_keeps_its_order(log: Log) -> None:
     sent = records(800, keys=40)
 

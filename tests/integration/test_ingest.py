@@ -321,6 +321,9 @@ class Silent:
     async def bounds(self) -> dict[int, tuple[int, int]]:
         return {}
 
+    async def reached(self) -> dict[int, int]:
+        return {}
+
     async def stop(self) -> None: ...
 
 

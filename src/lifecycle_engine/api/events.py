@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from lifecycle_engine.api.authentication import authenticate, authorization
 from lifecycle_engine.api.bodies import media_type_of, read_body
-from lifecycle_engine.api.ingest import MAX_BODY_BYTES, SCOPE, acknowledged, answer, problem_of, results
+from lifecycle_engine.api.ingest import MAX_BODY_BYTES, SCOPE, problem_of, take
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.ingest.formats.arrivals import Arrival
@@ -33,11 +33,7 @@ class PostEvents:
         services: Services = scope["app"].state.services
         key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
         arrivals, is_one = await _read(scope, receive, services)
-        items = await services.intake.take(arrivals, key.name)
-        if is_one:
-            await answer(send, 202, acknowledged(items[0]))
-        else:
-            await answer(send, 207, results(items))
+        await take(scope, send, arrivals, key.name, is_one=is_one)
 
 
 async def _read(scope: Scope, receive: Receive, services: Services) -> tuple[Sequence[Arrival], bool]:

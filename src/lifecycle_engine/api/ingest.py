@@ -10,18 +10,23 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
 from lifecycle_engine.api.authentication import authenticate, authorization
 from lifecycle_engine.api.bodies import JSON, media_type_of, read_body
 from lifecycle_engine.api.problems import ProblemError
+from lifecycle_engine.api.progress import preferred_wait
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints import find_receipt
 from lifecycle_engine.ingest.formats.arrays import read_array
 from lifecycle_engine.ingest.formats.arrivals import Arrival, Unreadable
 from lifecycle_engine.ingest.formats.lines import MEDIA_TYPES as LINES
 from lifecycle_engine.ingest.formats.lines import read_lines
 from lifecycle_engine.ingest.intake import Item, Status
 from lifecycle_engine.log.message import InvalidMessageError, find_id, read_submission
+from lifecycle_engine.log.port import LogUnavailableError
 
 PATH = "/v1/touchpoints"
 VALIDATE_PATH = "/v1/touchpoints/validate"
@@ -83,11 +88,7 @@ class PostTouchpoints:
         services: Services = scope["app"].state.services
         key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
         arrivals, is_one = await _read(scope, receive)
-        items = await services.intake.take(arrivals, key.name)
-        if is_one:
-            await answer(send, 202, acknowledged(items[0]))
-        else:
-            await answer(send, 207, results(items))
+        await take(scope, send, arrivals, key.name, is_one=is_one)
 
 
 class ValidateTouchpoints:
@@ -117,9 +118,45 @@ async def _read(scope: Scope, receive: Receive) -> tuple[Sequence[Arrival], bool
         return (Unreadable(find_id(body), error),), True
 
 
-async def answer(send: Send, status: int, body: msgspec.Struct, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+async def take(scope: Scope, send: Send, arrivals: Sequence[Arrival], source: str, *, is_one: bool) -> None:
+    """Takes in what arrived, and answers: one with 202, or 200 and its receipt where that is waited for; many with 207.
+
+    `Preference-Applied: wait=…` says that all that was accepted was applied within the time that the poster would wait.
+    Raises ProblemError 4xx, 503.
+    """
+    services: Services = scope["app"].state.services
+    wait = preferred_wait(scope["headers"])
+    items = await services.intake.take(arrivals, source)
+    acknowledgement = acknowledged(items[0]) if is_one else results(items)
+    if wait is None or not await _is_applied(services, wait):
+        return await answer(send, 202 if is_one else 207, acknowledgement)
+    headers = [(b"preference-applied", b"wait=%d" % wait)]
+    if not is_one:
+        return await answer(send, 207, acknowledgement, headers)
+    own = getattr(arrivals[0], "source", None)
+    try:
+        receipt = await find_receipt(services, source if own is None else own, items[0].id or "")
+    except (LogUnavailableError, SQLAlchemyError, OSError):
+        receipt = None
+    if receipt is None or receipt.status == "pending":
+        return await answer(send, 202, acknowledgement)
+    return await answer(send, 200, receipt, headers)
+
+
+async def _is_applied(services: Services, wait: int) -> bool:
+    """Whether everything that was appended by now is applied within so many seconds."""
+    try:
+        positions = await services.appender.reached()
+    except LogUnavailableError:
+        return False
+    return await services.progress.reaches(positions, wait, services.health.draining)
+
+
+async def answer(
+    send: Send, status: int, body: msgspec.Struct | BaseModel, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Answers with JSON."""
-    encoded = _encode(body)
+    encoded = body.model_dump_json(by_alias=True).encode() if isinstance(body, BaseModel) else _encode(body)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": encoded})

@@ -69,6 +69,21 @@ _PURCHASE = {
     "context": {"channel": "web"},
 }
 _VISIT = {"id": "visit-7", "type": "product_view", "anonymous_id": "3f1c", "occurred_at": "2026-03-01T12:29:00Z"}
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`wait=N`, N at most 30: answer when what was accepted is applied, one with 200 and its receipt, "
+    "many with 207; after N seconds as without it. Other preferences are let pass.",
+    "schema": {"type": "string"},
+    "example": "wait=5",
+}
+_APPLIED = {
+    "Preference-Applied": {
+        "schema": {"type": "string"},
+        "description": "`wait=N`: everything that was accepted was applied in that time.",
+    }
+}
 _ENCODED = "Bodies may be encoded (`Content-Encoding`: gzip, deflate, zstd); the limits hold for what they stand for."
 _ACCEPTED = {"id": "order-1001", "status": "accepted"}
 _RESULTS = {
@@ -96,10 +111,12 @@ def _post_touchpoints() -> dict[str, Any]:
         "of each. Accepted means durable in the log. An invalid item does not spoil its neighbours. An array that "
         "isn't JSON is refused as a whole, a line that isn't JSON alone. After a 503, or no answer, nobody knows: send "
         f"the same ids again, which is always safe. {_ENCODED}",
+        "parameters": [_PREFER],
         "requestBody": _touchpoints_body(),
         "responses": {
+            "200": _receipt(),
             "202": _answer("The touchpoint is durable", "Acknowledgement", _ACCEPTED),
-            "207": _answer("What became of each touchpoint", "ItemResults", _RESULTS),
+            "207": _answer("What became of each touchpoint", "ItemResults", _RESULTS, _APPLIED),
             **_refusals(),
             "422": problem("Something in the touchpoint is not as it must be; `pointer` says where"),
             "503": problem("The log took nothing (`log_unavailable`), or did not say so in time (`outcome_unknown`)"),
@@ -224,14 +241,17 @@ def _post_events() -> dict[str, Any]:
         "JSON (structured), or several (batched, also none). The answers are those of touchpoints. `source` and `id` "
         f"of the event identify it, whatever key it was posted with. {_ENCODED}",
         "parameters": [
-            {
-                "name": f"ce-{name}",
-                "in": "header",
-                "required": False,
-                "description": "In binary mode, percent-encoded.",
-                "schema": {key: value for key, value in attributes[name].items() if key != "description"},
-            }
-            for name in headers
+            _PREFER,
+            *(
+                {
+                    "name": f"ce-{name}",
+                    "in": "header",
+                    "required": False,
+                    "description": "In binary mode, percent-encoded.",
+                    "schema": {key: value for key, value in attributes[name].items() if key != "description"},
+                }
+                for name in headers
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -248,8 +268,9 @@ def _post_events() -> dict[str, Any]:
             },
         },
         "responses": {
+            "200": _receipt(),
             "202": _answer("The event is durable", "Acknowledgement", {"id": "1001", "status": "accepted"}),
-            "207": _answer("What became of each event", "ItemResults", _RESULTS),
+            "207": _answer("What became of each event", "ItemResults", _RESULTS, _APPLIED),
             **_refusals(),
             "422": problem("Something in the event is not as it must be; `pointer` names the attribute"),
             "503": problem("The log took nothing (`log_unavailable`), or did not say so in time (`outcome_unknown`)"),
@@ -326,9 +347,14 @@ def _touchpoints_body() -> dict[str, Any]:
     }
 
 
-def _answer(description: str, schema: str, example: Any) -> dict[str, Any]:
+def _receipt() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"{_REF}Receipt"}}}
+    return {"description": "Applied, as was waited for: the receipt", "content": content, "headers": dict(_APPLIED)}
+
+
+def _answer(description: str, schema: str, example: Any, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": _REF + schema}, "example": example}}
-    return {"description": description, "content": content}
+    return {"description": description, "content": content, "headers": dict(headers or {})}
 
 
 def _refusals() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.progress import Progress
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.formats.event_types import EventTypes, default_event_types
 from lifecycle_engine.ingest.intake import Intake
@@ -27,3 +28,7 @@ class Services:
     log: str
     clock: Callable[[], int]
     event_types: EventTypes = field(default_factory=default_event_types)
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "progress", Progress(self.database, self.log))

@@ -118,6 +118,9 @@ class DatabaseAppender:
     async def bounds(self) -> dict[int, tuple[int, int]]:
         return {0: await _answer(lambda: _bounds(self._database), 4.5)}
 
+    async def reached(self) -> dict[int, int]:
+        return await self.ends()
+
     async def stop(self) -> None:
         self._stopping = True
         if waiting := [request.outcome for request in (*self._taken, *self._queue)]:

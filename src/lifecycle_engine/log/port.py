@@ -67,6 +67,12 @@ class Appender(Protocol):
         Raises LogUnavailableError within 5 s.
         """
 
+    async def reached(self) -> Mapping[int, int]:
+        """Partition -> a position after all of its records that `append` has told to be durable.
+
+        Raises LogUnavailableError within 5 s.
+        """
+
     async def stop(self) -> None:
         """Flushes what is in flight, for at most 5 s. Never raises."""
 

@@ -132,6 +132,9 @@ class KafkaAppender:
         except (TimeoutError, KafkaError, OSError):
             raise LogUnavailableError("Kafka does not answer") from None
 
+    async def reached(self) -> dict[int, int]:
+        return {queue.partition: queue.reached for queue in self._partitions if queue.reached}
+
     async def _bounds(self) -> dict[int, tuple[int, int]]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, request_timeout_ms=4_000)
         try:
@@ -257,6 +260,7 @@ class _Batch:
 class _PartitionQueue:
     """The batches of one partition, sent one at a time, so that they arrive in their order.
 
+    `reached` is the position after the last record that the broker has acknowledged.
     `is_stuck` from the moment that a deadline passed until the partition answers or the producer has been replaced:
     what comes meanwhile is turned away at once, and memory stays flat.
     """
@@ -264,6 +268,7 @@ class _PartitionQueue:
     def __init__(self, topic: str, partition: int, deadline: float, connection: _Connection) -> None:
         self.partition = partition
         self.is_stuck = False
+        self.reached = 0
         self._topic = topic
         self._deadline = deadline
         self._connection = connection
@@ -335,7 +340,7 @@ class _PartitionQueue:
             sent.add_done_callback(looked_at)
             await asyncio.wait([sent, connection.replaced], return_when=asyncio.FIRST_COMPLETED)
             if sent.done():
-                await sent
+                self.reached = max(self.reached, (await sent).offset + len(batch.records))
                 batch.settle(True)
                 self.is_stuck = False
         except Exception as error:
