@@ -260,6 +260,7 @@ async def test_hundreds_of_bad_exchanges_leave_nothing_behind(tls_answers_nothin
     async with sender() as ours:
         for _ in range(4):
             await _all_at_once(scripts * 2, ours.send, f"http://127.0.0.1:{refused}/")
+            gc.collect()
             memory.append(process.memory_info().rss)
     await _settled(lambda: len(asyncio.all_tasks()) <= tasks)
     await _settled(lambda: len(process.net_connections()) <= sockets)

@@ -1,7 +1,7 @@
-"""One connection to a receiver: dialled at an address that was checked, and spoken over in HTTP/1.1.
+"""Connections to receivers: dialled at addresses that were checked, and given to the HTTP client as its network.
 
-Nothing here trusts what comes in. It is read in small pieces up to a limit, never inflated, and given up at the first
-byte that is not HTTP. Nothing here keeps time either, but for dialling: whoever calls bounds the whole exchange.
+Nothing here trusts what comes in. The client is handed small pieces, never more than the present answer, and only up to
+a limit. Nothing here keeps time either, but for dialling: whoever calls bounds the whole exchange.
 """
 
 from __future__ import annotations
@@ -9,219 +9,212 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
-import h11
+import httpcore
 
 from lifecycle_engine.webhook.addresses import Address
-from lifecycle_engine.webhook.exchange import Answer, ExchangeError, Failure
+from lifecycle_engine.webhook.exchange import ExchangeError, Failure
 
 BODY_MOST = 16 * 1024
 """Bytes of an answer's body that are kept; what comes after them is not read."""
 HEAD_MOST = 16 * 1024
-"""Bytes of an answer's status line and headers."""
+"""Bytes of an answer's status line and headers, with those of the interim answers before it."""
 ANSWER_MOST = HEAD_MOST + 2 * BODY_MOST
 """Bytes of an answer in all, with what frames its chunks."""
-INTERIM_MOST = 8
-"""Answers with a status of 1xx before the final one."""
-START = b"HTTP/1."
 PIECE = 2048
 """Bytes that are parsed before others get their turn: a millisecond's or two's work, however they are cut up."""
 
+_START = b"HTTP/1."
+_BLANK_LINE = b"\r\n\r\n"
 # What our own process lacks, which is no news about the receiver.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
-class Connection(asyncio.Protocol):
-    """A connection that carries one exchange at a time."""
+class WentStale(Exception):
+    """A connection was closed by its other end while nobody used it; what was to be sent was not seen there."""
 
-    def __init__(self) -> None:
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MOST)
+
+class Connection(asyncio.Protocol, httpcore.AsyncNetworkStream):
+    """One connection. Raises ExchangeError for what the other end does, and WentStale."""
+
+    def __init__(self, connected_by: float) -> None:
+        """`connected_by` is the time of the loop's clock by which TLS must have been agreed on."""
         self._transport: asyncio.Transport | None = None
+        self._connected_by = connected_by
         self._received = bytearray()
-        self._bytes = 0  # of the present answer
-        self._start = b""
-        self._end_fed = False
-        self._busy = True  # a greeting before the first request is judged as its answer
-        self._over = False
         self._ended = False
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self.exchanges = 0
-        self.idle_since = 0.0
-        """By the loop's clock; its keeper's business."""
+        self._exchanges = 0
+        # Of the present answer:
+        self._sending = False
+        self._arrived_bytes = 0
+        self._handed = 0
+        self._last = b""
+        self._in_body = False
+        self._left: int | None = None
+        self._until_close = False
 
-    @property
-    def is_open(self) -> bool:
-        return not self._ended
-
-    @property
-    def went_stale(self) -> bool:
-        """Whether it was used before, and gave not a byte of the present answer: the other end had closed it."""
-        return self.exchanges > 1 and self._bytes == 0
-
-    async def exchange(self, request: h11.Request, body: bytes, answer: Answer) -> bool:
-        """Sends a request and reads its answer. Raises ExchangeError. Says whether the connection can be used again."""
-        self._begin(request, body)
-        await self._read_head(answer)
-        if answer.status == 101:
-            raise ExchangeError(Failure.PROTOCOL, "answered 101 though nothing was to be switched")
-        if await self._read_body(answer.body):
-            return self._is_reusable()
-        return False
-
-    async def tunnel(self, request: h11.Request, answer: Answer) -> asyncio.Transport:
-        """Asks a proxy for a tunnel, and gives the transport, which is one if `answer` is 2xx. Raises ExchangeError."""
-        self._begin(request, b"")
-        await self._read_head(answer)
-        if self._received or self._http.trailing_data[0]:
-            raise ExchangeError(Failure.PROTOCOL, "speaks before it is spoken to")
-        assert self._transport is not None
-        return self._transport
-
-    def abort(self) -> None:
-        """Closes at once: nothing that is still to be sent matters, and no farewell is waited for."""
-        self._ended = True
-        if self._transport is not None:
-            self._transport.abort()
+    # As asyncio's loop calls it.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
     def data_received(self, data: bytes) -> None:
-        room = ANSWER_MOST - self._bytes
-        self._bytes += len(data)
-        self._received += data[:room]
-        if len(data) > room:
-            self._over = True
-        if self._over or not self._busy:  # an answer without a question would be taken for the next one's
-            self.abort()
-        self._arrived()
+        self._arrived_bytes += len(data)
+        self._received += data[: max(0, ANSWER_MOST - self._handed - len(self._received))]
+        if self._arrived_bytes > ANSWER_MOST:
+            self._abort()
+        self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
         self._error = exc
-        self._arrived()
+        self._ended = True
+        self._wake()
 
-    def _arrived(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+    # As the HTTP client calls it.
 
-    def _begin(self, request: h11.Request, body: bytes) -> None:
-        assert self._transport is not None
-        self.exchanges += 1
-        self._bytes, self._start, self._busy = 0, b"", True
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not self._sending:
+            self._begin()
         if self._ended:
-            raise ExchangeError(Failure.RESET, "closed the connection before the request")
-        parts = [self._http.send(request)]
-        if body:
-            parts.append(self._http.send(h11.Data(data=body)))
-        parts.append(self._http.send(h11.EndOfMessage()))
-        self._transport.write(b"".join(part for part in parts if part))
+            raise httpcore.WriteError  # after which the client looks whether there was an answer all the same
+        assert self._transport is not None
+        self._transport.write(buffer)
 
-    async def _read_head(self, answer: Answer) -> None:
-        interim = 0
-        while not isinstance(event := await self._event(), h11.Response):
-            interim += 1
-            if interim > INTERIM_MOST:
-                raise ExchangeError(Failure.TOO_LARGE, f"more than {INTERIM_MOST} interim answers (1xx)")
-        answer.status, answer.headers = event.status_code, list(event.headers)
-
-    async def _read_body(self, body: bytearray) -> bool:
-        """Whether it came to its end within what is kept."""
-        while True:
-            if self._over and not self._received:
-                return False
-            event = await self._event()
-            if isinstance(event, h11.Data):
-                body += event.data[: BODY_MOST + 1 - len(body)]
-                if len(body) > BODY_MOST:
-                    del body[BODY_MOST:]
-                    return False
-            elif isinstance(event, h11.EndOfMessage):
-                return True
-            else:
-                raise ExchangeError(Failure.PROTOCOL, "went on with something else than the answer's body")
-
-    async def _event(self) -> object:
-        while True:
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError as error:
-                raise self._misspoken(error) from None
-            if event is not h11.NEED_DATA:
-                return event
-            await self._feed()
-
-    async def _feed(self) -> None:
-        """Gives the parser a piece of what has come, or the end, once there is either."""
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._sending = False
         if self._received:
-            await asyncio.sleep(0)
-        while not self._received:
-            if self._over:
-                raise ExchangeError(Failure.TOO_LARGE, f"headers of more than {HEAD_MOST} bytes")
+            await asyncio.sleep(0)  # whoever sends much in crumbs keeps nobody waiting
+        while not self._received or self._left == 0:
+            if self._arrived_bytes > ANSWER_MOST:
+                raise _too_large()
             if self._ended:
-                if isinstance(self._error, ssl.SSLError):
-                    raise ExchangeError(Failure.TLS, tls_reason(self._error))
-                if self._error is not None or self._http.their_state is h11.SEND_RESPONSE:
-                    raise ExchangeError(Failure.RESET, "closed the connection before the end of its answer")
-                self._end_fed = True
-                self._http.receive_data(b"")
-                return
+                return self._nothing_more()
             self._arrival = asyncio.get_running_loop().create_future()
             try:
                 await self._arrival
             finally:
                 self._arrival = None
-        piece = bytes(self._received[:PIECE])
-        del self._received[:PIECE]
-        if len(self._start) < len(START):
-            # The parser would wait for the end of a line that need not come.
-            self._start = (self._start + piece)[: len(START)]
-            if not START.startswith(self._start):
-                raise ExchangeError(Failure.PROTOCOL, "did not answer in HTTP/1.1")
-        self._http.receive_data(piece)
+        piece = self._piece(min(max_bytes, PIECE if self._left is None else min(PIECE, self._left)))
+        del self._received[: len(piece)]
+        # Until the end of a first line that need not come, the parser would wait.
+        if self._handed < len(_START) and not _START.startswith((self._last + piece)[: len(_START)]):
+            raise ExchangeError(Failure.PROTOCOL, "did not answer in HTTP/1.1")
+        if not self._in_body and self._handed + len(piece) > HEAD_MOST:
+            raise _too_large()
+        self._handed += len(piece)
+        self._last = (self._last + piece)[-len(_START) :]
+        if self._left is not None:
+            self._left -= len(piece)
+        return piece
 
-    def _misspoken(self, error: h11.RemoteProtocolError) -> ExchangeError:
-        if self._end_fed:
-            return ExchangeError(Failure.RESET, "closed the connection before the end of its answer")
-        if error.error_status_hint == 431:
-            return ExchangeError(Failure.TOO_LARGE, f"headers of more than {HEAD_MOST} bytes")
-        return ExchangeError(Failure.PROTOCOL, f"did not answer in HTTP/1.1: {error}"[:200])
+    def expect_body(self, headers: Iterable[tuple[bytes, bytes]], status: int) -> None:
+        """Told once the answer's headers are there: how far the client may be handed what comes."""
+        found = {name.lower(): value for name, value in headers}
+        self._in_body = True
+        if b"transfer-encoding" in found:
+            self._left = None
+        elif status in (204, 304):
+            self._left = 0
+        elif b"content-length" in found:
+            self._left = int(found[b"content-length"].partition(b",")[0])
+        else:
+            self._until_close = True
 
-    def _is_reusable(self) -> bool:
-        both_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        if not both_done or self._ended or self._received or self._http.trailing_data[0]:
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        loop = asyncio.get_running_loop()
+        assert self._transport is not None
+        encrypted = Connection(self._connected_by)
+        try:
+            async with asyncio.timeout_at(self._connected_by):
+                transport = await loop.start_tls(
+                    self._transport, encrypted, ssl_context, server_hostname=server_hostname
+                )
+                if transport is None:  # it was closed meanwhile
+                    raise ConnectionResetError
+        except BaseException as error:
+            self._abort()
+            if isinstance(error, OSError | ssl.CertificateError):
+                raise dial_failure(error) from None
+            raise
+        encrypted.connection_made(transport)
+        return encrypted
+
+    async def aclose(self) -> None:
+        """Closes at once: nothing that is still to be sent matters, and no farewell is waited for."""
+        self._abort()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":  # what comes unasked, be it the end, makes an idle connection useless
+            return self._ended or bool(self._received)
+        if info == "ssl_object" and self._transport is not None:
+            return self._transport.get_extra_info("ssl_object")
+        return None
+
+    def succeeded_by(self, other: Connection) -> bool:
+        """Hands its transport over. False where something has come already, or the end."""
+        if self._ended or self._received or self._transport is None:
             return False
-        self._http.start_next_cycle()
-        self._busy = False
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
         return True
 
+    def _begin(self) -> None:
+        self._sending = True
+        self._exchanges += 1
+        if self._received and self._exchanges > 1:  # what came unasked is no answer to this
+            self._received.clear()
+            self._abort()
+        self._arrived_bytes = self._handed = 0
+        self._last, self._in_body, self._left, self._until_close = b"", False, None, False
 
-async def dial(
-    addresses: Sequence[Address], port: int, tls: ssl.SSLContext | None, name: str, seconds: float
-) -> Connection:
-    """Connects to the first of these addresses that lets us, within `seconds` for all of them. Raises ExchangeError.
+    def _piece(self, most: int) -> bytes:
+        """What comes next, and not past a blank line: behind it may be an answer that nobody asked for yet."""
+        before = self._last[-len(_BLANK_LINE) + 1 :]
+        found = (before + self._received[:most]).find(_BLANK_LINE)
+        end = most if found < 0 else found + len(_BLANK_LINE) - len(before)
+        return bytes(self._received[: min(most, end)])
 
-    `name` is what TLS is told and what the certificate must be valid for, whatever the address.
-    """
+    def _nothing_more(self) -> bytes:
+        if self._exchanges > 1 and self._arrived_bytes == 0:
+            raise WentStale
+        if isinstance(self._error, ssl.SSLError):
+            raise ExchangeError(Failure.TLS, tls_reason(self._error))
+        if self._until_close and self._error is None:
+            return b""
+        raise ExchangeError(Failure.RESET, "closed the connection before the end of its answer")
+
+    def _abort(self) -> None:
+        self._ended = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+async def dial(addresses: Sequence[Address], port: int, end: float) -> Connection:
+    """Connects to the first of these addresses that lets us, by `end` of the loop's clock. Raises ExchangeError."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
     failed = ExchangeError(Failure.REFUSED, "has no address")
     for position, address in enumerate(addresses):
         # One that stays silent leaves the others their share of the time.
         share = (end - loop.time()) / (len(addresses) - position)
         try:
             async with asyncio.timeout(share):
-                _, connection = await loop.create_connection(
-                    Connection, str(address), port, ssl=tls, server_hostname=name if tls else None
-                )
-                return connection
-        except (OSError, ssl.CertificateError) as error:
+                _, connection = await loop.create_connection(lambda: Connection(end), str(address), port)
+        except OSError as error:
             failed = dial_failure(error)
-            if failed.failure in (Failure.TLS, Failure.LOCAL):
+            if failed.failure is Failure.LOCAL:
                 break
+        else:
+            return connection
     raise failed
 
 
@@ -232,7 +225,7 @@ def dial_failure(error: OSError | ssl.CertificateError) -> ExchangeError:
     if isinstance(error, TimeoutError):
         return ExchangeError(Failure.TIMEOUT, "did not take the connection in time")
     if error.errno in _LOCAL:
-        return ExchangeError(Failure.LOCAL, f"this process cannot connect anywhere: {error.strerror}")
+        return ExchangeError(Failure.LOCAL, f"was not tried, as this process cannot connect: {error.strerror}")
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return ExchangeError(Failure.RESET, "closed the connection while it was being set up")
     return ExchangeError(Failure.REFUSED, "does not take connections")
@@ -243,3 +236,7 @@ def tls_reason(error: ssl.SSLError | ssl.CertificateError) -> str:
         return f"its certificate is not valid: {error.verify_message}"[:200]
     reason = getattr(error, "reason", None) or "the handshake failed"
     return f"no TLS with it: {str(reason).replace('_', ' ').lower()}"[:200]
+
+
+def _too_large() -> ExchangeError:
+    return ExchangeError(Failure.TOO_LARGE, f"sent headers of more than {HEAD_MOST} bytes, or no end of chunks")

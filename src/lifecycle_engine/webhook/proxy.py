@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-import h11
+import httpcore
 
 from lifecycle_engine.webhook.addresses import Address
-from lifecycle_engine.webhook.connections import Connection, dial, dial_failure
-from lifecycle_engine.webhook.exchange import Answer, ExchangeError, Failure
+from lifecycle_engine.webhook.connections import Connection, dial
+from lifecycle_engine.webhook.exchange import ExchangeError, Failure
 from lifecycle_engine.webhook.resolver import Resolver
 
 _UNREACHED = {
@@ -48,91 +47,68 @@ class Proxy:
             authorization = "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode("ascii")
         return cls(parts.hostname or "", parts.port or 80, authorization)
 
-    async def dial(
-        self,
-        resolver: Resolver,
-        addresses: Sequence[Address],
-        port: int,
-        tls: ssl.SSLContext | None,
-        name: str,
-        seconds: float,
-    ) -> Connection:
-        """Connects as `connections.dial` does, through tunnels. Raises ExchangeError."""
+    async def dial(self, resolver: Resolver, addresses: Sequence[Address], port: int, end: float) -> Connection:
+        """Connects as `connections.dial` does, through a tunnel. Raises ExchangeError."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        own = await self._addresses(resolver, seconds)
+        own = await self._addresses(resolver, end)
         failed = ExchangeError(Failure.REFUSED, "has no address")
         for position, address in enumerate(addresses):
             share = (end - loop.time()) / (len(addresses) - position)
             try:
-                return await self._tunnel(own, address, port, tls, name, share)
+                return await self._tunnel(own, address, port, loop.time() + share, end)
             except ExchangeError as error:
                 failed = error
                 if error.failure not in (Failure.REFUSED, Failure.TIMEOUT):
                     break
         raise failed
 
-    async def _addresses(self, resolver: Resolver, seconds: float) -> tuple[Address, ...]:
+    async def _addresses(self, resolver: Resolver, end: float) -> tuple[Address, ...]:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(end):
                 return await resolver.resolve(self.host, self.port)
         except OSError:
             raise ExchangeError(Failure.PROXY, "was not tried, as our own proxy's host does not resolve") from None
 
     async def _tunnel(
-        self,
-        own: Sequence[Address],
-        address: Address,
-        port: int,
-        tls: ssl.SSLContext | None,
-        name: str,
-        seconds: float,
+        self, own: Sequence[Address], address: Address, port: int, end: float, connected_by: float
     ) -> Connection:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
         try:
-            connection = await dial(own, self.port, None, "", seconds)
+            connection = await dial(own, self.port, end)
         except ExchangeError as error:
             if error.failure is Failure.LOCAL:
                 raise
             raise ExchangeError(Failure.PROXY, "was not tried, as our own proxy cannot be reached") from None
+        through = Connection(connected_by)
         try:
             async with asyncio.timeout_at(end):
-                transport = await self._ask(connection, address, port)
-                through = Connection()
-                if tls is None:
-                    transport.set_protocol(through)
-                    through.connection_made(transport)
-                else:
-                    encrypted = await loop.start_tls(transport, through, tls, server_hostname=name)
-                    if encrypted is None:  # as typeshed has it, when the transport closes meanwhile
-                        raise ConnectionResetError
-                    through.connection_made(encrypted)
-                return through
+                await self._ask(connection, f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}")
+            if not connection.succeeded_by(through):
+                raise ExchangeError(Failure.PROXY, "was not tried: our own proxy's tunnel is none")
         except BaseException as error:
-            connection.abort()
-            if isinstance(error, OSError | ssl.CertificateError):
-                raise dial_failure(error) from None
+            await connection.aclose()
+            if isinstance(error, TimeoutError):
+                raise ExchangeError(Failure.TIMEOUT, "did not take the connection of the proxy in time") from None
             raise
+        return through
 
-    async def _ask(self, connection: Connection, address: Address, port: int) -> asyncio.Transport:
-        authority = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    async def _ask(self, connection: Connection, authority: str) -> None:
+        """Returns once the proxy has made the tunnel."""
         headers = [("host", authority)]
         if self.authorization is not None:
             headers.append(("proxy-authorization", self.authorization))
-        answer = Answer()
+        url = httpcore.URL(scheme="http", host=self.host, port=self.port, target=authority)
+        http = httpcore.AsyncHTTP11Connection(url.origin, connection)
         try:
-            transport = await connection.tunnel(
-                h11.Request(method="CONNECT", target=authority, headers=headers), answer
-            )
+            response = await http.handle_async_request(httpcore.Request("CONNECT", url, headers=headers))
         except ExchangeError as error:
             raise ExchangeError(Failure.PROXY, f"was not tried: our own proxy {error.detail}") from None
-        assert answer.status is not None
-        if 200 <= answer.status < 300:
-            return transport
-        if answer.status in _UNREACHED:
-            raise ExchangeError(*_UNREACHED[answer.status])
+        except httpcore.ProtocolError:
+            raise ExchangeError(Failure.PROXY, "was not tried: our own proxy does not speak HTTP/1.1") from None
+        if 200 <= response.status < 300:
+            return
+        if response.status in _UNREACHED:
+            raise ExchangeError(*_UNREACHED[response.status])
         # Smokescreen says 407 also to what its rules deny, and marks that.
-        if answer.status == 403 or answer.header("x-smokescreen-error") is not None:
+        if response.status == 403 or any(name.lower() == b"x-smokescreen-error" for name, _ in response.headers):
             raise ExchangeError(Failure.DENIED_ADDRESS, "leads to an address that the proxy does not connect to")
-        raise ExchangeError(Failure.PROXY, f"was not tried: our own proxy answered {answer.status}")
+        raise ExchangeError(Failure.PROXY, f"was not tried: our own proxy answered {response.status}")

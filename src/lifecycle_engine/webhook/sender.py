@@ -8,20 +8,24 @@ second chance to answer. Redirects are answers like any other, and proxies of th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import re
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import certifi
-import h11
+import httpcore
 
 from lifecycle_engine.webhook.addresses import Address, Guard, Network
-from lifecycle_engine.webhook.connections import Connection, dial
+from lifecycle_engine.webhook.connections import BODY_MOST, Connection, WentStale, dial
 from lifecycle_engine.webhook.exchange import Answer, Exchange, ExchangeError, Failure
 from lifecycle_engine.webhook.proxy import Proxy
 from lifecycle_engine.webhook.resolver import Lookup, Resolver, system_lookup
+from lifecycle_engine.webhook.routes import Route
 from lifecycle_engine.webhook.urls import Target, URLError, parse
 
 DEADLINE = 15.0
@@ -29,9 +33,14 @@ DEADLINE = 15.0
 USER_AGENT = "lifecycle-engine"
 ADDRESSES_MOST = 4
 """Addresses of one host that are tried."""
-IDLE_MOST = 128
-"""Connections that are kept open for a next exchange; with TLS each holds 256 KiB."""
+CHUNKS_MOST = 512
+"""Pieces of an answer's body that are read: a body in crumbs would cost more time than it is worth."""
+CONNECTIONS_MOST = 256
+"""Connections above which those to hosts that nobody sends to are closed; with TLS each holds 256 KiB."""
 
+_Key = tuple[str, str, int]
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[!-~]+([ \t]+[!-~]+)*")
 _OWN_HEADERS = frozenset(
     {
         "accept-encoding",
@@ -91,10 +100,8 @@ class Sender:
         self._resolver = Resolver(lookup)
         self._tls = tls or default_tls()
         self._patience = patience or Patience()
-        self._routes: dict[tuple[str, str, int], _Route] = {}
-        self._idle: dict[Connection, _Route] = {}  # longest idle first
-        self._sweep: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._routes: dict[_Key, Route] = {}  # the one that was used last is last
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def check(self, url: str) -> Problem | None:
         """Why nothing would be sent to this URL now, or None. Resolves its host afresh; connects to nothing."""
@@ -126,13 +133,11 @@ class Sender:
 
     async def close(self) -> None:
         """Closes the connections that nobody uses; those that are in use close with their exchanges."""
-        self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for connection in list(self._idle):
-            connection.abort()
-        self._idle.clear()
-        self._routes.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+        for key in list(self._routes):
+            await self._retire(key)
         await self._resolver.close()
 
     async def _send(self, url: str, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
@@ -141,31 +146,34 @@ class Sender:
         except URLError as error:
             raise ExchangeError(Failure.INVALID_URL, str(error)) from None
         request = _request(target, headers, body)
-        route = await self._route(target)
-        if (connection := self._take(route)) is not None:
-            if await self._exchange(connection, route, request, body, answer):
-                return
-        # Closed by the other end before it saw this request: no failure of anybody's, so once more on a new one.
-        connection = await self._dial(target, route)
-        await self._exchange(connection, route, request, body, answer)
+        while True:
+            try:
+                async with await self._route(target) as route:
+                    return await self._exchange(route, request, answer)
+            except WentStale:
+                # No failure of anybody's, so once more: each time one of the connections is gone, and a new one
+                # does not go stale.
+                continue
+            except httpcore.ProtocolError as error:
+                raise ExchangeError(Failure.PROTOCOL, f"did not answer in HTTP/1.1: {error}"[:200]) from None
 
-    async def _exchange(
-        self, connection: Connection, route: _Route, request: h11.Request, body: bytes, answer: Answer
-    ) -> bool:
-        """False where the connection turned out to have been closed while it was idle."""
-        reusable = False
+    async def _exchange(self, route: Route, request: httpcore.Request, answer: Answer) -> None:
+        response = await route.request(request)
         try:
-            reusable = await connection.exchange(request, body, answer)
-        except ExchangeError:
-            if connection.went_stale:
-                return False
-            raise
+            answer.status, answer.headers = response.status, response.headers
+            connection = response.extensions["network_stream"]
+            connection.expect_body(response.headers, response.status)
+            assert isinstance(response.stream, AsyncIterable)
+            async with contextlib.aclosing(cast(AsyncGenerator[bytes], aiter(response.stream))) as chunks:
+                number = 0
+                async for chunk in chunks:
+                    number += 1
+                    answer.body += chunk[: BODY_MOST + 1 - len(answer.body)]
+                    if len(answer.body) > BODY_MOST or number == CHUNKS_MOST:
+                        del answer.body[BODY_MOST:]
+                        break
         finally:
-            if reusable:
-                self._keep(connection, route)
-            else:
-                connection.abort()
-        return True
+            await response.aclose()
 
     async def _addresses(self, target: Target) -> tuple[Address, ...]:
         """The addresses of the target's host, all of which may be dialled. Raises ExchangeError."""
@@ -195,86 +203,59 @@ class Sender:
             raise ExchangeError(Failure.DNS, "has a host that does not resolve")
         return addresses
 
-    async def _route(self, target: Target) -> _Route:
-        key = target.scheme, target.host, target.port
+    async def _route(self, target: Target) -> Route:
+        key = _key(target)
         if (route := self._fresh(key)) is None:
             addresses = await self._addresses(target)
             if (route := self._fresh(key)) is None:  # others may have asked at the same time
-                self._forget(key)
-                until = asyncio.get_running_loop().time() + self._patience.pinned
-                route = self._routes[key] = _Route(addresses, until, [])
+                await self._retire(key)
+                route = self._routes[key] = Route(
+                    lambda: self._dial(target, addresses),
+                    self._tls,
+                    self._patience.idle,
+                    asyncio.get_running_loop().time() + self._patience.pinned,
+                )
+                await self._make_room()
+        self._routes[key] = self._routes.pop(key, route)
         return route
 
-    def _fresh(self, key: tuple[str, str, int]) -> _Route | None:
+    async def _dial(self, target: Target, addresses: Sequence[Address]) -> Connection:
+        end = asyncio.get_running_loop().time() + self._patience.connect
+        try:
+            if self._proxy is None or all(map(self._guard.is_allowed_network, addresses)):
+                return await dial(addresses, target.port, end)
+            return await self._proxy.dial(self._resolver, addresses, target.port, end)
+        except ExchangeError:
+            # Perhaps it has moved: the next exchange resolves anew.
+            await self._retire(_key(target))
+            raise
+
+    def _fresh(self, key: _Key) -> Route | None:
         route = self._routes.get(key)
         return route if route is not None and asyncio.get_running_loop().time() < route.until else None
 
-    def _forget(self, key: tuple[str, str, int]) -> None:
+    async def _retire(self, key: _Key) -> None:
         if (route := self._routes.pop(key, None)) is not None:
-            route.until = 0.0
-            for connection in route.idle:
-                del self._idle[connection]
-                connection.abort()
-            route.idle.clear()
+            await route.retire()
 
-    async def _dial(self, target: Target, route: _Route) -> Connection:
-        tls = self._tls if target.scheme == "https" else None
-        way = (route.addresses, target.port, tls, target.host, self._patience.connect)
-        try:
-            if self._proxy is None or all(map(self._guard.is_allowed_network, route.addresses)):
-                return await dial(*way)
-            return await self._proxy.dial(self._resolver, *way)
-        except ExchangeError:
-            # Perhaps it has moved: the next exchange resolves anew.
-            self._forget((target.scheme, target.host, target.port))
-            raise
+    async def _make_room(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep())
+        surplus = sum(route.connections for route in self._routes.values()) - CONNECTIONS_MOST
+        for key, route in list(self._routes.items()):
+            if surplus > 0 and not route.users:
+                surplus -= route.connections
+                await self._retire(key)
 
-    def _take(self, route: _Route) -> Connection | None:
-        """The connection that was used last, as its other end is the likeliest to have it open still."""
-        while route.idle:
-            connection = route.idle.pop()
-            del self._idle[connection]
-            if connection.is_open:
-                return connection
-        return None
-
-    def _keep(self, connection: Connection, route: _Route) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._closed or now >= route.until:
-            connection.abort()
-            return
-        connection.idle_since = now
-        route.idle.append(connection)
-        self._idle[connection] = route
-        if len(self._idle) > IDLE_MOST:
-            self._drop(next(iter(self._idle)))
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(self._patience.idle, self._sweep_idle)
-
-    def _drop(self, connection: Connection) -> None:
-        self._idle.pop(connection).idle.remove(connection)
-        connection.abort()
-
-    def _sweep_idle(self) -> None:
-        """Closes what has been idle for too long, and forgets what is known of hosts that nobody sends to."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for connection, route in list(self._idle.items()):
-            if now >= min(connection.idle_since + self._patience.idle, route.until) or not connection.is_open:
-                self._drop(connection)
-        for key in [key for key, route in self._routes.items() if now >= route.until]:
-            self._forget(key)
-        self._sweep = loop.call_later(self._patience.idle, self._sweep_idle) if self._routes else None
-
-
-@dataclass(slots=True, eq=False)
-class _Route:
-    """Where a host's connections go: the addresses that were checked, and until when they hold."""
-
-    addresses: tuple[Address, ...]
-    until: float
-    """By the loop's clock."""
-    idle: list[Connection]
+    async def _sweep(self) -> None:
+        """Closes what nobody has used for a while, as the pools do it at their own next request only."""
+        while self._routes:
+            await asyncio.sleep(self._patience.idle)
+            now = asyncio.get_running_loop().time()
+            for key, route in list(self._routes.items()):
+                if now >= route.until or (not route.users and now >= route.used + self._patience.idle):
+                    await self._retire(key)
+        self._sweeping = None
 
 
 def default_tls() -> ssl.SSLContext:
@@ -289,19 +270,23 @@ def _not_public(target: Target) -> ExchangeError:
     return ExchangeError(Failure.INVALID_URL, f"{wrong}, outside of the networks that the settings allow")
 
 
-def _request(target: Target, headers: Mapping[str, str], body: bytes) -> h11.Request:
-    own = [
-        ("host", target.authority),
-        ("accept", "*/*"),
-        ("accept-encoding", "identity"),
-        ("content-length", str(len(body))),
-    ]
-    if not any(name.lower() == "user-agent" for name in headers):
-        own.append(("user-agent", USER_AGENT))
-    for name in headers:
+def _key(target: Target) -> _Key:
+    return target.scheme, target.host, target.port
+
+
+def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcore.Request:
+    own = {
+        "host": target.authority,
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "content-length": str(len(body)),
+        "user-agent": USER_AGENT,
+    }
+    for name, value in headers.items():
         if name.lower() in _OWN_HEADERS:
             raise ExchangeError(Failure.INVALID_HEADER, f"the header {name} is the sender's own")
-    try:
-        return h11.Request(method="POST", target=target.path, headers=[*own, *headers.items()])
-    except (h11.LocalProtocolError, UnicodeError):
-        raise ExchangeError(Failure.INVALID_HEADER, "a header has characters that HTTP does not allow") from None
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ExchangeError(Failure.INVALID_HEADER, "a header has characters that HTTP does not allow")
+        own[name.lower()] = value
+    url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
+    return httpcore.Request("POST", url, headers=list(own.items()), content=body)
