@@ -76,8 +76,8 @@ async def receiver(
                 await served.read(reader)
                 writer.write(script)
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, RuntimeError):
+            pass  # whoever called has gone; uvloop says so with a RuntimeError
         finally:
             tasks.discard(task)
             writer.transport.abort()
