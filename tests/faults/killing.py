@@ -10,7 +10,7 @@ It does so when it comes to POINT for the HIT-th time:
     W5  COMMIT was answered
     W6  the group takes partitions away, and the reader has not heard of it
 
-W3, W4 and W5 are those of a worker's batch, and of the timers' in which others are told of something.
+W3, W4 and W5 are those of a worker's batch, and of the timers' in which a customer is folded on.
 
     D1  the COMMIT was answered with which a dispatcher has claimed deliveries, and none of them is sent
     D2  a request is sent, and not answered
@@ -63,7 +63,7 @@ HOOKS = Policy(
 )
 """Enough attempts that who fails half of the time is certain to take one."""
 
-_EFFECTS = ("INSERT INTO touchpoint ", "INSERT INTO change ")
+_EFFECTS = ("INSERT INTO touchpoint ", "UPDATE customer SET definitions = ")
 _CLAIM, _RESULT = "UPDATE webhook_delivery SET lease=", "UPDATE webhook_delivery SET status = given."
 
 
