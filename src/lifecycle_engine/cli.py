@@ -1,4 +1,4 @@
-"""The command line: `lifecycle-engine serve | migrate | secrets | openapi`."""
+"""The command line: `lifecycle-engine serve | migrate | resume | secrets | openapi`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lifecycle_engine.outbox.vault import VaultError, generate_master_key
 from lifecycle_engine.schema import SchemaError, check_schema, migrate
 from lifecycle_engine.settings import Settings, SettingsError, load_settings
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.store.halts import end_halt
 from lifecycle_engine.webhook.secrets import reencrypt
 
 OPENAPI = Path("openapi/openapi.json")
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings()
         if options.command == "migrate":
             return asyncio.run(_migrate(settings))
+        if options.command == "resume":
+            return asyncio.run(_resume(settings))
         if options.command == "secrets":
             return asyncio.run(_reencrypt(settings))
         return roles.serve(settings, options.role)
@@ -56,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--role", type=_roles, default=roles.ROLES, metavar="ROLE[,ROLE]", help=f"default: {','.join(roles.ROLES)}"
     )
     commands.add_parser("migrate", help="bring the database's schema up to date")
+    commands.add_parser("resume", help="let workers go on that a flood of dead letters has stopped")
     secrets = commands.add_parser("secrets", help="make a master key, or bring webhooks' secrets under another one")
     actions = secrets.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("key", help="print a new key for LIFECYCLE_MASTER_KEYS")
@@ -103,6 +107,19 @@ async def _reencrypt(settings: Settings) -> int:
 
 def _reason(error: BaseException) -> str:
     return str(getattr(error, "orig", error)).splitlines()[0]
+
+
+async def _resume(settings: Settings) -> int:
+    database = Database(settings.database_url)
+    try:
+        async with database.transaction() as connection:
+            stood = await end_halt(connection, roles.log_name(settings))
+    except (SQLAlchemyError, OSError) as error:
+        return _fail(f"LIFECYCLE_DATABASE_URL: the workers cannot be told: {_reason(error)}", 1)
+    finally:
+        await database.close()
+    print("the workers go on" if stood else "the workers were not stopped")
+    return 0
 
 
 def _openapi(*, check: bool, path: Path) -> int:

@@ -216,7 +216,8 @@ class _Service:
 
     def _worker(self, appended: asyncio.Event) -> tuple[Worker, CatchUp]:
         definitions, quiet = self._definitions(), self._quiet
-        worker = Worker(self._engine_database, definitions, _log_name(self._settings), quiet)
+        settings = self._settings
+        worker = Worker(self._engine_database, definitions, log_name(settings), quiet, settings.dead_letter_limit)
         worker.reader = self._reader(worker.positions, appended)
         return worker, CatchUp(self._engine_database, definitions, self._horizon(), quiet)
 
@@ -250,7 +251,7 @@ class _Service:
                 backlog = KafkaBacklog(
                     settings.kafka_bootstrap_servers, settings.kafka_topic, partitions=settings.kafka_partitions
                 )
-            self._horizons = Horizon(self._engine_database, backlog, _log_name(settings), margin)
+            self._horizons = Horizon(self._engine_database, backlog, log_name(settings), margin)
         return self._horizons
 
     def _reader(self, positions: Positions, appended: asyncio.Event) -> Reader:
@@ -285,7 +286,7 @@ class _Service:
             database=self._database,
             definitions=Definitions(self._database, Cel()),
             health=Health({"log": appender.ready, "keys": keys.ready, **checks}),
-            log=_log_name(settings),
+            log=log_name(settings),
             clock=_clock,
             event_types=_event_types(settings),
         )
@@ -329,7 +330,7 @@ def _of_worker(worker: Worker) -> Iterable[Figure]:
     yield Figure("records", "Records of the log that were applied or set aside", (), {(): done.records})
     yield Figure("facts_accepted", "Facts whose id was new", (), {(): done.accepted})
     yield Figure("facts_late", "Facts that came after one that sorts behind them", (), {(): done.late})
-    yield Figure("dead_letters", "Records that were set aside as they cannot be read", (), {(): done.dead})
+    yield Figure("dead_letters", "Records that were set aside as they cannot be processed", (), {(): done.dead})
 
 
 def _of_timers(timers: Timers) -> Iterable[Figure]:
@@ -406,7 +407,8 @@ def _announce(address: str, first_key: str | None) -> None:
     sys.stdout.flush()
 
 
-def _log_name(settings: Settings) -> str:
+def log_name(settings: Settings) -> str:
+    """What the positions of the log are stored under."""
     return settings.kafka_topic if settings.kafka_bootstrap_servers else "database"
 
 

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
     future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
     event_types: str = Field("", description="a YAML or JSON file, or the table itself: other systems' events")
+    dead_letter_limit: int = Field(
+        100,
+        ge=1,
+        le=1_000_000,
+        description="how many records the workers set aside before they stop, if few others are fine",
+    )
     quiet_seconds: int = Field(
         5,
         ge=0,

@@ -14,6 +14,7 @@ from lifecycle_engine.api import (
     activations,
     changes,
     customers,
+    dead_letters,
     definitions,
     diagrams,
     events,
@@ -104,6 +105,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         lifecycles.router,
         activations.router,
         jobs.router,
+        dead_letters.router,
         diagrams.router,
     ):
         app.include_router(router)

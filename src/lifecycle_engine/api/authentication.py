@@ -33,6 +33,8 @@ SCOPES = (
     "lifecycles:read",
     "lifecycles:write",
     "changes:read",
+    "dead-letters:read",
+    "dead-letters:write",
     "metrics:read",
 )
 """Everything that a key can be allowed."""

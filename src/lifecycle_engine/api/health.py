@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-Check = Callable[[], Awaitable[bool]]
-"""Whether one thing that the process needs is there now."""
+Check = Callable[[], Awaitable[bool | str]]
+"""Whether one thing that the process needs is there now; a text says why it is not."""
 
 CHECK_SECONDS = 1.0
 
@@ -25,8 +25,8 @@ class Health:
         self._checks = dict(checks)
         self.draining = asyncio.Event()
 
-    async def report(self) -> dict[str, bool]:
-        """Each check by name; one that takes longer than a second has failed."""
+    async def report(self) -> dict[str, bool | str]:
+        """Each check by name, True or else what there is to say; one that takes longer than a second has failed."""
         results = await asyncio.gather(*(_passes(check) for check in self._checks.values()))
         return {**dict(zip(self._checks, results, strict=True)), "not_stopping": not self.draining.is_set()}
 
@@ -36,6 +36,7 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not ready"]
     checks: dict[str, bool] = Field(examples=[{"log": True, "keys": True, "not_stopping": True}])
+    reasons: dict[str, str] = Field(description="Why a check failed, and what to do, where that is known.")
 
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?")
@@ -54,13 +55,15 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """200 when everything that this process needs is there, else 503; `checks` tells which is missing."""
     health: Health = request.app.state.health
-    checks = await health.report()
+    report = await health.report()
+    checks = {name: found is True for name, found in report.items()}
+    reasons = {name: found for name, found in report.items() if isinstance(found, str)}
     is_ready = all(checks.values())
-    body = Readiness(status="ready" if is_ready else "not ready", checks=checks)
+    body = Readiness(status="ready" if is_ready else "not ready", checks=checks, reasons=reasons)
     return JSONResponse(body.model_dump(), 200 if is_ready else 503)
 
 
-async def _passes(check: Check) -> bool:
+async def _passes(check: Check) -> bool | str:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.engine.definitions import DefinitionSet, DefinitionSetMovedError
+from lifecycle_engine.engine.flood import FloodError
 from lifecycle_engine.engine.household import Household, WiderError, anonymous_id_of, lock_household
 from lifecycle_engine.engine.work import QUIET, Work
 from lifecycle_engine.lifecycle.touchpoints import RETRACT
@@ -43,6 +44,9 @@ from lifecycle_engine.store.touchpoints import (
     take_place,
 )
 
+UNPROCESSABLE = "cannot_be_processed"
+"""The code of a record that could be read, and yet fails whenever it is tried."""
+
 
 class Outcome(NamedTuple):
     """What a committed batch came to, for the figures: records, new facts, late ones, dead letters."""
@@ -58,6 +62,9 @@ class _Decoded(NamedTuple):
     fact: Fact
 
 
+_Unreadable = tuple[Delivery, InvalidMessageError]
+
+
 async def apply_batch(
     database: Database,
     definitions: DefinitionSet,
@@ -65,17 +72,23 @@ async def apply_batch(
     deliveries: Sequence[Delivery],
     begun: Container[int] = (),
     quiet: int = QUIET,
+    room: int | None = None,
 ) -> Outcome:
     """Applies deliveries, in order and without gaps within each partition, in one transaction.
 
     `begun` are the partitions known to have a stored position; `quiet` is how long, in microseconds, a customer must be
-    quiet before what was past when it was set takes effect. Raises PositionMovedError or DefinitionSetMovedError,
-    and then nothing has happened.
+    quiet before what was past when it was set takes effect; of what cannot be read, `room` records may be set
+    aside (None: all).
+    Raises PositionMovedError, DefinitionSetMovedError or FloodError, and then nothing has happened.
     """
+    decoded, unreadable = _decode(deliveries)
+    if room is not None and len(unreadable) > room:
+        _, error = unreadable[room]
+        raise FloodError(error.code, str(error))
     also: set[Identity] = set()
     while True:
         try:
-            return await _apply(database, definitions, log, deliveries, begun, also, quiet)
+            return await _apply(database, definitions, log, deliveries, decoded, unreadable, begun, also, quiet)
         except WiderError as wider:
             # Somebody's household has turned out to be larger; locks taken out of order could meet in a circle.
             also |= wider.identities
@@ -86,11 +99,12 @@ async def _apply(
     definitions: DefinitionSet,
     log: str,
     deliveries: Sequence[Delivery],
+    decoded: Sequence[_Decoded],
+    unreadable: Sequence[_Unreadable],
     begun: Container[int],
     also: set[Identity],
     quiet: int,
 ) -> Outcome:
-    decoded, unreadable = _decode(deliveries)
     async with database.transaction() as connection:
         await hold_definitions(connection)
         household = await lock_household(connection, [item.fact for item in decoded], also, definitions.number)
@@ -173,7 +187,7 @@ async def _move(
     await move_positions(connection, log, {p: (first[p], upto[p]) for p in upto})
 
 
-def _decode(deliveries: Sequence[Delivery]) -> tuple[list[_Decoded], list[tuple[Delivery, InvalidMessageError]]]:
+def _decode(deliveries: Sequence[Delivery]) -> tuple[list[_Decoded], list[_Unreadable]]:
     decoded, unreadable = [], []
     for delivery in deliveries:
         try:
@@ -184,7 +198,7 @@ def _decode(deliveries: Sequence[Delivery]) -> tuple[list[_Decoded], list[tuple[
 
 
 def _dead_letter(log: str, delivery: Delivery, error: Exception, now: int) -> DeadLetter:
-    code = error.code if isinstance(error, InvalidMessageError) else "cannot_be_processed"
+    code = error.code if isinstance(error, InvalidMessageError) else UNPROCESSABLE
     reason = str(error) or type(error).__name__
     source = id_ = None
     if not isinstance(error, InvalidMessageError):

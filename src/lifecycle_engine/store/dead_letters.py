@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.rows import Statement
@@ -31,6 +32,27 @@ _ADD = Statement(
     dead_letter,
     DeadLetter._fields,
 )
+
+
+_ORDER = (dead_letter.c.recorded_at, dead_letter.c.partition, dead_letter.c.position)
+
+
+async def newest_dead_letters(
+    connection: AsyncConnection, log: str, before: tuple[int, int, int] | None, limit: int
+) -> list[DeadLetter]:
+    """The newest first, from one before a (recorded_at, partition, position) on."""
+    query = select(dead_letter).where(dead_letter.c.log == log).order_by(*(name.desc() for name in _ORDER)).limit(limit)
+    if before is not None:
+        query = query.where(tuple_(*_ORDER) < tuple_(*before))
+    return [DeadLetter(*row) for row in await connection.execute(query)]
+
+
+async def find_dead_letter(connection: AsyncConnection, log: str, partition: int, position: int) -> DeadLetter | None:
+    query = select(dead_letter).where(
+        dead_letter.c.log == log, dead_letter.c.partition == partition, dead_letter.c.position == position
+    )
+    row = (await connection.execute(query)).first()
+    return DeadLetter(*row) if row else None
 
 
 async def add_dead_letters(connection: AsyncConnection, rows: Sequence[DeadLetter]) -> None:

@@ -358,6 +358,18 @@ dead_letter = Table(
     comment="Records that could not be processed, set aside in the transaction that moved the position past them",
 )
 
+halt = Table(
+    "halt",
+    metadata,
+    Column("log", _bytewise(200), primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("code", _bytewise(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("halted_at", Instant, nullable=False),
+    comment="A flood of dead letters: the workers of the log stand still before this record until the row is gone",
+)
+
 log_position = Table(
     "log_position",
     metadata,
