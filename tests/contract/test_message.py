@@ -16,6 +16,7 @@ from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 from lifecycle_engine.log.message import (
     EARLIEST,
     MAX_MESSAGE_BYTES,
+    MAX_VALUES,
     InvalidMessageError,
     Stamp,
     Submission,
@@ -128,6 +129,19 @@ def test_nothing_breaks_the_codec(raw: bytes) -> None:
             assert "\0" not in "".join(told)
             assert json.dumps(told).encode()
             "".join(told).encode()
+
+
+def test_as_many_values_as_a_touchpoint_may_have_are_still_read_from_the_log() -> None:
+    def logged(values: list[Any]) -> bytes:
+        one = {"id": "a", "type": "b", "customer_id": "c", "properties": {"x": values}}
+        return Stamp("shop", NOW, NOW).record(read_submission(json.dumps(one).encode())).value
+
+    most = MAX_VALUES - len(["", "id", "a", "type", "b", "customer_id", "c", "properties", {}, "x", []])
+    assert decode(logged([0] * most)).touchpoint.properties == {"x": [0] * most}
+    for too_many in ([0] * (most + 1), [{"y": {"z": 0}}] * (MAX_VALUES // 5)):
+        with pytest.raises(InvalidMessageError, match="names and values; at most 10000 are taken") as told:
+            logged(too_many)
+        assert told.value.code == "too_many_values"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ async def test_a_flood_of_dead_letters_stops_the_workers(logged: Logged, tmp_pat
             return (await client.get(path)).json()
 
         async def is_applied(id_: str) -> bool:
-            return (await ask(f"/v1/touchpoints/{id_}")).get("status") == "applied"
+            return bool((await ask(f"/v1/touchpoints/{id_}")).get("status") == "applied")
 
         async def stands_still() -> bool:
             return bool((await ask("/v1/dead-letters/halt"))["halted"])

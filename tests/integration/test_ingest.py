@@ -100,6 +100,10 @@ BROKEN = {
         b'{"type":"a","customer_id":"c","properties":{"x":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}}",
         "too_deep",
     ),
+    "10,000 values": (
+        b'{"type":"a","customer_id":"c","properties":{"x":[' + b"0," * 10_000 + b"0]}}",
+        "too_many_values",
+    ),
     "a control character": (b'{"type":"a\\u0007","customer_id":"c"}', "control_character"),
     "a line break in an id": (b'{"id":"a\\r\\nb","type":"a","customer_id":"c"}', "control_character"),
     "an empty id": (b'{"id":"","type":"a","customer_id":"c"}', "wrong_length"),

@@ -109,12 +109,16 @@ async def clock(database: Database) -> int:
         return await database.clock(connection)
 
 
+async def _is_ready(worker: Worker) -> bool:
+    return await worker.ready() is True
+
+
 @asynccontextmanager
 async def working(database: Database, log: Log) -> AsyncIterator[Worker]:
     worker = Worker(database, Definitions(database, Cel()), log.name, quiet=0)
     worker.reader = log.reader(worker.positions)
     async with _running(worker):
-        await wait_until(worker.ready, "the worker reads")
+        await wait_until(lambda: _is_ready(worker), "the worker reads")
         yield worker
 
 

@@ -18,6 +18,7 @@ from lifecycle_engine.lifecycle.fold import step
 from lifecycle_engine.lifecycle.guards import GuardError, ValueType, Verdict
 from lifecycle_engine.lifecycle.journeys import UNKNOWN
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from tests.unit.stopwatch import at_most
 
 NAMES = {
     "event.properties": ValueType.OBJECT,
@@ -163,7 +164,7 @@ def test_errors_are_counted_and_nothing_else_is() -> None:
     for properties in ({}, {"x": "2"}, {"x": None}, {"y": 2}):
         guard.holds(compiler.bind({"event.properties": properties}))
     guard.holds(compiler.bind({}))
-    other.holds(compiler.bind({"event.properties": {"x": [0] * 100_000}}))
+    other.holds(compiler.bind({"event.properties": {"x": [0] * 1_001}}))
     assert (guard.errors, other.errors, compiler.errors) == (5, 1, 6)
     guard.examine(compiler.bind({}))
     assert compiler.errors == 6, "whoever asks why changes nothing"
@@ -178,7 +179,22 @@ def test_examining_tells_why(compiler: CelCompiler) -> None:
     assert examined("event.properties.x > 1", "2") == (False, "No matching overloads found : _>_(string, int64)")
     assert examined("event.properties.y > 1", 1) == (False, 'Key not found in map : "y"')
     assert examined("measures.sum > 1.0", 1) == (False, 'No value with name "measures.sum" found in Activation')
-    assert examined("event.properties.x.all(i, i == 0)", [0] * 100_000) == (False, "Iteration budget exceeded")
+    assert examined("event.properties.x.all(i, i == 0)", [0] * 1_000) == (True, None)
+    too_long = "a list or a map has 1001 items; a loop takes at most 1000"
+    assert examined("event.properties.x.all(i, i == 0)", [0] * 1_001) == (False, too_long)
+    assert examined("event.properties.x.all(i, i == 0)", [0, [{"y": [0] * 1_001}]]) == (False, too_long)
+    assert examined("0 in event.properties.x", [0] * 1_001) == (True, None), "that is no loop"
+
+
+@pytest.mark.parametrize(
+    "loop", ["exists(i, i in event.properties.y)", "filter(i, i != 'z').size() < 0", "map(i, i + 'z').size() < 0"]
+)
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_loops_take_no_time_to_speak_of(compiler: CelCompiler, loop: str, size: int) -> None:
+    guard = compiler.compile(f"event.properties.x.{loop}")
+    values = compiler.bind({"event.properties": {"x": [f"x{n}" for n in range(size)], "y": ["y"] * size}})
+    with at_most(1.0):
+        assert guard.holds(values) is False
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cel_expr_python import cel
@@ -16,12 +16,16 @@ from cel_expr_python import cel
 from lifecycle_engine.lifecycle.cel_errors import explained
 from lifecycle_engine.lifecycle.cel_tree import TreeReader
 from lifecycle_engine.lifecycle.expressions import Broken, Expression, Literal
-from lifecycle_engine.lifecycle.guards import GuardError, Values, ValueType, Verdict
+from lifecycle_engine.lifecycle.guards import GuardError, ValueType, Verdict
 
 MAX_SOURCE_BYTES = 2048
 """The library itself accepts 20,000 nested negations; a guard that people read is far below this."""
 MAX_PATTERNS = 200
 """Regular expressions that are tried before they are needed; the largest take a millisecond or two."""
+
+MAX_LOOP = 1000
+"""Items of the longest list or map that a loop may be asked about: the library takes milliseconds for so many, but its
+time grows with their square, and its own budget of 10,000 iterations with seconds."""
 
 _TYPES = {
     ValueType.BOOL: cel.Type.BOOL,
@@ -38,10 +42,27 @@ _LOOP = re.compile(r"(?:all|exists|exists_one|map|filter)(?:\s|//[^\n]*\n)*\(")
 """Loops within loops double, or multiply by ten, what they hold at each level, past the library's iteration budget."""
 
 
+class _Bound:
+    """Values as the library takes them, and how long the longest list or map among them is."""
+
+    __slots__ = ("_longest", "_values", "activation")
+
+    def __init__(self, activation: Any, values: Mapping[str, Any]) -> None:
+        self.activation = activation
+        self._values = values
+        self._longest: int | None = None
+
+    @property
+    def longest(self) -> int:
+        if self._longest is None:
+            self._longest = _longest(self._values.values())
+        return self._longest
+
+
 class CelGuard:
     """One compiled CEL expression."""
 
-    __slots__ = ("_compiler", "_evaluate", "_serialize", "errors", "source")
+    __slots__ = ("_compiler", "_evaluate", "_is_loop", "_serialize", "errors", "source")
 
     def __init__(self, source: str, expression: Any, compiler: CelCompiler) -> None:
         self.source = source
@@ -49,12 +70,13 @@ class CelGuard:
         self._evaluate = expression.eval
         self._serialize = expression.serialize
         self._compiler = compiler
+        self._is_loop = _LOOP.search(source) is not None
 
-    def holds(self, values: Values) -> bool:
+    def holds(self, values: Any) -> bool:
         # An error comes back as a value whose content is a non-empty text, so only the very True counts;
         # a few (the iteration budget, text that is no UTF-8) are raised instead.
         try:
-            value = self._evaluate(values).value()
+            value = None if self._is_loop and values.longest > MAX_LOOP else self._evaluate(values.activation).value()
         except (RuntimeError, ValueError):
             value = None
         if value is True:
@@ -63,8 +85,10 @@ class CelGuard:
             self.errors += 1
         return False
 
-    def examine(self, values: Values) -> Verdict:
-        outcome = _outcome(self._evaluate, values)
+    def examine(self, values: Any) -> Verdict:
+        if self._is_loop and values.longest > MAX_LOOP:
+            return Verdict(False, f"a list or a map has {values.longest} items; a loop takes at most {MAX_LOOP}")
+        outcome = _outcome(self._evaluate, values.activation)
         return Verdict(False, outcome.message) if isinstance(outcome, Broken) else Verdict(outcome.value)
 
     def tree(self) -> Expression:
@@ -107,9 +131,8 @@ class CelCompiler:
         guard = self._compiled[source] = CelGuard(source, expression, self)
         return guard
 
-    def bind(self, values: Mapping[str, Any]) -> Values:
-        activation: Values = self._environment.Activation(values)
-        return activation
+    def bind(self, values: Mapping[str, Any]) -> _Bound:
+        return _Bound(self._environment.Activation(values), values)
 
     def read(self, serialized: bytes) -> Expression:
         """The tree of an expression that the library has written down."""
@@ -133,6 +156,16 @@ class Cel:
 
     def compiler(self, names: Mapping[str, ValueType]) -> CelCompiler:
         return CelCompiler(names)
+
+
+def _longest(values: Iterable[Any]) -> int:
+    longest, waiting = 0, list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict):
+            longest = max(longest, len(value))
+            waiting += value if isinstance(value, list) else value.values()
+    return longest
 
 
 def _outcome(evaluate: Any, values: Any) -> Literal | Broken:

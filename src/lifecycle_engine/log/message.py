@@ -30,6 +30,10 @@ MAX_TOUCHPOINT_BYTES = 256 * 1024
 MAX_MESSAGE_BYTES = MAX_TOUCHPOINT_BYTES + 4096
 """Of one message on the topic, which holds what the server adds besides."""
 MAX_DEPTH = 32
+_ADDED_VALUES = 50
+"""What a submission gets on its way into the log, and more."""
+MAX_VALUES = 10_000
+"""Names and values of one message: each guard that looks at them takes a microsecond or so for each."""
 """Levels of `properties` and of `context`, themselves included."""
 EARLIEST = parse_instant("1900-01-01T00:00:00Z")
 """The first instant at which anything may have occurred."""
@@ -182,7 +186,7 @@ class Stamp:
 def decode(value: bytes) -> Fact:
     """The fact in a message. Raises InvalidMessageError."""
     message = read(_decode_message, value, MAX_MESSAGE_BYTES)
-    _check_bytes(value, MAX_MESSAGE_BYTES)
+    _check_bytes(value, MAX_MESSAGE_BYTES, MAX_VALUES + _ADDED_VALUES)
     _check(message)
     occurred_at = received_at = _received_at(message.received_at)
     given = None
@@ -296,7 +300,7 @@ _LONG_NUMBER = re.compile(rb"[:,\[]\s*-?[0-9]{19}")
 _NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
 
 
-def _check_bytes(raw: bytes, limit: int) -> None:
+def _check_bytes(raw: bytes, limit: int, values: int = MAX_VALUES) -> None:
     """Sees to it that decodable JSON holds nothing that a store would choke on, mostly without looking at values."""
     if len(raw) > limit:
         _check_size(raw, limit)
@@ -307,6 +311,12 @@ def _check_bytes(raw: bytes, limit: int) -> None:
         or (b"\\" in raw and b"\\u0000" in raw)
     ):
         check_json(raw)
+    # A value has a comma or a bracket before it, or a name that has.
+    if 2 * (raw.count(b",") + shape.count(b"[")) >= values:
+        count = sum(1 for _ in _walk(json.loads(raw)))
+        if count > values:
+            detail = f"holds {count} names and values; at most {values} are taken"
+            raise InvalidMessageError("too_many_values", detail)
 
 
 def _check_size(raw: bytes, limit: int) -> None:
