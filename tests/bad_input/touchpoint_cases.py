@@ -144,9 +144,10 @@ WRONG = [*_times(), *_texts(), *_objects(), *_others()]
 
 
 def _single() -> Iterator[Case]:
-    """Each of them by itself, and as the only one of an array."""
+    """Each of them by itself, and every third as the only one of an array."""
     for name, raw, code in WRONG:
         yield Case(name, post(ONE, raw), 413 if code == "too_large" else 422, code)
+    for name, raw, code in WRONG[::3]:
         yield Case(f"{name}, in an array", post(ONE, b"[%b]" % raw), 207, code)
     yield Case("an array in an array", post(ONE, b"[[]]"), 207, "wrong_type")
 
@@ -206,6 +207,8 @@ def _bodies() -> Iterator[Case]:
         "5 MB of [[],": (lambda: b"[" + b"[]," * (5 * 1024**2 // 3) + b"[]]", 413, "too_large"),
         "5 MB of [[], without an end": (lambda: b"[" + b"[]," * (5 * 1024**2 // 3), 413, "too_large"),
         "5 MB of {},": (lambda: b"[" + b"{}," * (5 * 1024**2 // 3) + b"{}]", 413, "too_large"),
+        "9 MB of numbers": (lambda: b"[" + b"1," * 4_700_000 + b"1]", 413, "too_large"),
+        "9 MB of touchpoints": (lambda: b"[" + b",".join([touchpoint()] * 290_000) + b"]", 413, "too_large"),
         "5 MB of open brackets": (lambda: b"[" * (5 * 1024**2), 413, "too_large"),
         "5 MB of nested brackets": (lambda: b"[" * (5 * 1024**2 // 2) + b"]" * (5 * 1024**2 // 2), 413, "too_large"),
         "5 MB of commas": (lambda: b"[" + b"," * (5 * 1024**2) + b"]", 400, "malformed"),

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lifecycle_engine.api.authentication import Key
 from lifecycle_engine.api.bodies import Body, read_object
 from lifecycle_engine.api.ingest import acknowledged
-from lifecycle_engine.api.paths import MAX_NAME
+from lifecycle_engine.api.paths import MAX_NAME, PRINTABLE
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import InstantParameter, Text
@@ -36,13 +36,14 @@ EntryId = Annotated[
         description="Unique among all that is posted with your API key, for ever: the same id takes effect once, so "
         "that a request can be repeated. Absent: the server makes one.",
         examples=["ticket-4711"],
+        json_schema_extra={"pattern": PRINTABLE},
     ),
 ]
 OccurredAt = Annotated[
     InstantParameter,
     Field(description="When it took place, not before 1900 and not in the future. Absent: when it arrives."),
 ]
-Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME, json_schema_extra={"pattern": PRINTABLE})]
 Reason = Annotated[Text, Field(min_length=1, max_length=500, description="Why.", examples=["asked for by phone"])]
 Actor = Annotated[Text, Field(min_length=1, max_length=500, description="Who did it.", examples=["ada@example.com"])]
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from lifecycle_engine.api import events, ingest, tracking
+from lifecycle_engine.api.paths import PRINTABLE
 from lifecycle_engine.api.problems import MEDIA_TYPE
 from lifecycle_engine.ingest.formats.cloudevents import BATCHED, STRUCTURED
 from lifecycle_engine.ingest.formats.tracking import CALLS
@@ -55,6 +56,12 @@ def _touchpoint(schema: dict[str, Any]) -> dict[str, Any]:
     for name, description in descriptions.items():
         schema["properties"][name]["description"] = description
     schema["properties"]["occurred_at"]["anyOf"][0]["format"] = "date-time"
+    schema["properties"]["type"]["pattern"] = PRINTABLE.replace("^", "^(?!\\$)", 1)
+    for name in ("id", "customer_id", "anonymous_id"):
+        schema["properties"][name]["anyOf"][0]["pattern"] = PRINTABLE
+    schema["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": "string"}}} for name in ("customer_id", "anonymous_id")
+    ]
     schema["title"] = "Touchpoint"
     schema["description"] = "One immutable fact about a customer, of at most 256 KiB. Null counts as absent."
     return schema

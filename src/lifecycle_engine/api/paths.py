@@ -51,25 +51,29 @@ def _name(text: str) -> str:
 MAX_NAME = 256
 """Characters of a customer's name at most, as touchpoints may say it."""
 
+PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+"""What names that are given to touchpoints and customers look like, for OpenAPI: `log.message` checks them."""
+
 Part = Annotated[str, AfterValidator(_decoded), WithJsonSchema({"type": "string", "minLength": 1})]
 """One part of a path, percent-encoded UTF-8 on the way in."""
-
-CustomerValue = Annotated[
+_Named = Annotated[
     Part,
     AfterValidator(_name),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": PRINTABLE}),
+]
+
+CustomerValue = Annotated[
+    _Named,
     Path(
         description="The customer's id, percent-encoded (`a/b` is `a%2Fb`); with `kind=anonymous_id` an anonymous id.",
         examples=["42"],
     ),
 ]
 CustomerId = Annotated[
-    Part,
-    AfterValidator(_name),
+    _Named,
     Path(description="The customer's id, percent-encoded (`a/b` is `a%2Fb`).", examples=["42"]),
 ]
-AnonymousId = Annotated[
-    Part, AfterValidator(_name), Path(description="An anonymous id, percent-encoded.", examples=["3f1c"])
-]
+AnonymousId = Annotated[_Named, Path(description="An anonymous id, percent-encoded.", examples=["3f1c"])]
 LifecycleKey = Annotated[Part, Path(description="The key of a lifecycle.", examples=["five-stages"])]
 TouchpointId = Annotated[
     Part,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifecycle_engine.log.port import LogUnavailableError
@@ -186,11 +187,23 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         detail = f"there is nothing at {request.url.path}; the documentation is at /docs"
         return problem_response(request, ProblemError(404, "not_found", detail))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods(request)) or (error.headers or {}).get("Allow", "")
         detail = f"{request.method} is not possible here; {allowed or 'another method'} is"
-        return problem_response(request, ProblemError(405, "method_not_allowed", detail, headers=error.headers))
+        return problem_response(request, ProblemError(405, "method_not_allowed", detail, headers={"Allow": allowed}))
     code = HTTPStatus(error.status_code).name.lower()
     return problem_response(request, ProblemError(error.status_code, code, str(error.detail), headers=error.headers))
+
+
+def _methods(request: Request) -> list[str]:
+    """All that can be done at a path: each route knows of its own methods only."""
+    routes: Iterable[BaseRoute] = request.app.routes
+    found = {
+        method
+        for route in routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(found)
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:

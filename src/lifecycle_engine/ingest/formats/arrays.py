@@ -30,17 +30,18 @@ async def read_array(body: bytes) -> Sequence[Arrival]:
         # Something is wrong somewhere; to say what, and where, can take its time.
         read = await apart(_read_apart, body)
     if len(read) > MAX_ITEMS:
-        raise too_many(len(read))
+        raise too_many()
     return read
 
 
 def read_items(body: bytes, read: Callable[[bytes], Arrival]) -> list[Arrival]:
     """Each item of an array, read for itself. Raises InvalidMessageError for what is no JSON array, or is too much."""
-    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
-        raise InvalidMessageError("too_large", f"the array has more than {_MAX_BRACKETS} objects and arrays in it")
+    check_brackets(body)
     items: list[Arrival] = []
     try:
         for raw in split_array(body):
+            if len(items) == MAX_ITEMS:
+                raise too_many()
             try:
                 items.append(read(raw))
             except InvalidMessageError as error:
@@ -50,6 +51,12 @@ def read_items(body: bytes, read: Callable[[bytes], Arrival]) -> list[Arrival]:
     except BrokenArrayError as error:
         raise InvalidMessageError("malformed", f"is not JSON: {error}") from None
     return items
+
+
+def check_brackets(body: bytes) -> None:
+    """Raises InvalidMessageError for a body that a decoder would make a hundred times as large."""
+    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
+        raise InvalidMessageError("too_large", f"the array has more than {_MAX_BRACKETS} objects and arrays in it")
 
 
 def _read_apart(body: bytes) -> list[Arrival]:

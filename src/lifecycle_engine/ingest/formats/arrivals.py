@@ -45,9 +45,9 @@ class Translated(NamedTuple):
 Arrival = Submission | Translated | Unreadable
 
 
-def too_many(count: int) -> InvalidMessageError:
-    """For a body that has more than `MAX_ITEMS`."""
-    return InvalidMessageError("too_large", f"there are {count} items; at most {MAX_ITEMS} are taken in a request")
+def too_many() -> InvalidMessageError:
+    """For a body that has more than `MAX_ITEMS`; nobody counts how many, since that alone could take long."""
+    return InvalidMessageError("too_large", f"there are more than {MAX_ITEMS} items; send them in several requests")
 
 
 async def apart(read: Callable[[bytes], Sequence[Arrival]], body: bytes) -> Sequence[Arrival]:

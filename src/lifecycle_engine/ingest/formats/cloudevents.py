@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from lifecycle_engine.ingest.formats.arrays import read_items
+from lifecycle_engine.ingest.formats.arrays import check_brackets, read_items
 from lifecycle_engine.ingest.formats.arrivals import MAX_ITEMS, Arrival, Translated, Unreadable, apart, too_many
 from lifecycle_engine.ingest.formats.event_types import EventTypes
 from lifecycle_engine.log.message import (
@@ -56,6 +56,7 @@ def read_structured(body: bytes, types: EventTypes) -> Arrival:
 
 async def read_batch(body: bytes, types: EventTypes) -> Sequence[Arrival]:
     """A list of events as JSON, which may be empty. Raises InvalidMessageError for what is none, or too much."""
+    check_brackets(body)
     try:
         events = _decode_events(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -65,9 +66,9 @@ async def read_batch(body: bytes, types: EventTypes) -> Sequence[Arrival]:
             lambda body: read_items(body, lambda raw: _structured(raw, types)), body
         )
     else:
+        if len(events) > MAX_ITEMS:
+            raise too_many()
         arrivals = [_each(event, types) for event in events]
-    if len(arrivals) > MAX_ITEMS:
-        raise too_many(len(arrivals))
     return arrivals
 
 

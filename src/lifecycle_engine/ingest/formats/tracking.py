@@ -5,13 +5,15 @@ docs/segment.md says what becomes of each call.
 
 from __future__ import annotations
 
+import json
+import math
 from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from lifecycle_engine.ingest.formats.arrivals import Arrival, Translated, Unreadable
+from lifecycle_engine.ingest.formats.arrivals import MAX_ITEMS, Arrival, Translated, Unreadable, too_many
 from lifecycle_engine.ingest.formats.event_types import EventTypes
 from lifecycle_engine.lifecycle.instants import parse_instant
 from lifecycle_engine.lifecycle.touchpoints import IDENTIFY
@@ -23,7 +25,7 @@ MAX_BATCH_BYTES = 500 * 1024
 MAX_CALLS = 2_500
 """Of one batch."""
 
-_Id = Annotated[str, Meta(max_length=256)] | int | None
+_Id = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
 _Name = Annotated[str, Meta(max_length=128)] | None
 
 
@@ -86,8 +88,16 @@ def read_call(kind: str, body: bytes, types: EventTypes) -> Arrival:
 
 
 def read_batch(body: bytes, types: EventTypes) -> list[Arrival]:
-    """A batch of calls. Raises InvalidMessageError for what is none."""
-    batch = read(_decode_batch, body, MAX_BATCH_BYTES)
+    """A batch of calls. Raises InvalidMessageError for what is none, or is too much."""
+    try:
+        batch = read(_decode_batch, body, MAX_BATCH_BYTES)
+    except InvalidMessageError as error:
+        # One call with what no store takes (NaN, half a surrogate pair) is no reason to refuse the others.
+        if error.code not in ("invalid_character", "number_out_of_range") or not error.pointer.startswith("/batch/"):
+            raise
+        batch = _reread(body)
+    if len(batch.batch) > MAX_ITEMS:
+        raise too_many()
     arrivals: list[Arrival] = []
     for raw in batch.batch:
         item = bytes(raw)
@@ -105,6 +115,16 @@ def read_batch(body: bytes, types: EventTypes) -> list[Arrival]:
     return arrivals
 
 
+def _reread(body: bytes) -> _Batch:
+    """A batch in whose calls there is something that no store takes, which is left for each of them to tell."""
+    data = json.loads(body, parse_int=lambda digits: int(digits) if len(digits) <= 20 else math.inf)
+    calls = [msgspec.Raw(json.dumps(call).encode()) for call in data.pop("batch")]
+    outer = read(_decode_batch, json.dumps({**data, "batch": []}).encode(), _MOST * MAX_BATCH_BYTES)
+    return _Batch(calls, outer.context, outer.integrations, outer.sentAt)
+
+
+_MOST = 6
+"""Times that JSON may grow once all that is not ASCII is escaped."""
 _NOTHING = _Batch([])
 
 
