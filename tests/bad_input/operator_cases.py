@@ -139,7 +139,6 @@ def _identities() -> Iterator[Case]:
         422,
         "invalid_request",
     )
-    yield Case("an unmerge of who is not merged", post(f"{ADA}/unmerge", b"{%b}" % WHY), 409, "not_merged")
     for name, traits, status, code in (
         ("of a list", b"[]", 422, "invalid_request"),
         ("of null", b"null", 422, "invalid_request"),

@@ -11,11 +11,13 @@ import pytest
 from fastapi import APIRouter
 
 from lifecycle_engine.api.app import document
+from lifecycle_engine.ingest.formats.tracking import CALLS
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import App, running
 
+VERDICTS = {"validate_touchpoints", *(f"post_{kind}" for kind in (*CALLS, "batch"))}
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "message", "request_id"}
 
 
@@ -138,7 +140,9 @@ def test_the_description_is_whole() -> None:
         if not path.startswith("/v1"):
             continue
         assert one["security"], where
-        assert {"401", "403", "422", "500", "503"} <= one["responses"].keys(), where
+        assert {"401", "403", "500", "503"} <= one["responses"].keys(), where
+        # What is asked to be checked has its verdict for an answer, and Segment's libraries know no 422.
+        assert "422" in one["responses"] or one["operationId"] in VERDICTS, where
         for status, answer in one["responses"].items():
             if int(status) >= 400:
                 assert list(answer["content"]) == ["application/problem+json"], where
