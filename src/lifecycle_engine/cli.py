@@ -1,4 +1,4 @@
-"""The command line: `lifecycle-engine serve | migrate | resume | secrets | openapi`."""
+"""The command line: `lifecycle-engine serve | migrate | resume | keys | secrets | openapi`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lifecycle_engine import roles
+from lifecycle_engine import key_commands, roles
 from lifecycle_engine.api.app import document
 from lifecycle_engine.outbox.vault import VaultError, generate_master_key
 from lifecycle_engine.schema import SchemaError, check_schema, migrate
@@ -40,10 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_resume(settings))
         if options.command == "secrets":
             return asyncio.run(_reencrypt(settings))
+        if options.command == "keys":
+            return asyncio.run(_keys(settings, options))
         return roles.serve(settings, options.role)
     except SettingsError as error:
         return _fail(str(error), 2)
-    except (SchemaError, VaultError, roles.StartError) as error:
+    except (SchemaError, VaultError, key_commands.KeyCommandError, roles.StartError) as error:
         return _fail(str(error), 1)
 
 
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("migrate", help="bring the database's schema up to date")
     commands.add_parser("resume", help="let workers go on that a flood of dead letters has stopped")
+    key_commands.add_parser(commands)
     secrets = commands.add_parser("secrets", help="make a master key, or bring webhooks' secrets under another one")
     actions = secrets.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("key", help="print a new key for LIFECYCLE_MASTER_KEYS")
@@ -102,6 +105,18 @@ async def _reencrypt(settings: Settings) -> int:
     print(
         f"{count} secret{'' if count == 1 else 's'} encrypted anew; all are under the master key {vault.key_id!r} now"
     )
+    return 0
+
+
+async def _keys(settings: Settings, options: argparse.Namespace) -> int:
+    database = Database(settings.database_url)
+    try:
+        await check_schema(database)
+        await key_commands.run(database, options)
+    except (SQLAlchemyError, OSError) as error:
+        return _fail(f"LIFECYCLE_DATABASE_URL: the keys cannot be read or written: {_reason(error)}", 1)
+    finally:
+        await database.close()
     return 0
 
 

@@ -25,6 +25,7 @@ from lifecycle_engine.api.app import create_app, create_health_app
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Check, Health
 from lifecycle_engine.api.metrics import Figure, Gather, Histogram, Metrics
+from lifecycle_engine.api.rates import parse_rate
 from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.activation import CatchUp
@@ -276,7 +277,11 @@ class _Service:
             )
         else:
             appender = DatabaseAppender(self._database, appended)
-        keys = Keys(self._database, settings.api_key.get_secret_value() if settings.api_key else None)
+        keys = Keys(
+            self._database,
+            settings.api_key.get_secret_value() if settings.api_key else None,
+            parse_rate(settings.rate_limit),
+        )
         bound = _bound("LIFECYCLE_LISTEN", settings.listen)
         first_key = await self._first_key(keys)
         services = Services(

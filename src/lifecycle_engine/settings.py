@@ -41,6 +41,15 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8000", description="HOST:PORT")
     health_listen: str = Field("", description="HOST:PORT for /livez and /readyz of a process without the role api")
     api_key: SecretStr | None = Field(None, description="a first key with every scope")
+    rate_limit: str = Field(
+        "", description="REQUESTS/SECONDS that a key may make that has no rate of its own; empty: as many as it likes"
+    )
+    max_in_flight: int = Field(1000, ge=1, le=100_000, description="requests that are worked on at a time")
+    max_body_memory_mib: int = Field(
+        256, ge=16, le=65_536, description="MiB of bodies of requests that are held at a time"
+    )
+    max_connections: int = Field(2000, ge=1, le=1_000_000, description="connections that are open at a time")
+    keep_alive_seconds: int = Field(65, ge=1, le=3600, description="how long a connection may be idle between requests")
     worker_lanes: int = Field(2, ge=1, le=16, description="transactions that one worker process has open at a time")
     future_skew_seconds: int = Field(300, ge=0, le=86_400, description="how far ahead of the clock a touchpoint may be")
     event_types: str = Field("", description="a YAML or JSON file, or the table itself: other systems' events")
@@ -128,6 +137,13 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:8000")
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _written_rate(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,4}", value):
+            raise ValueError("must be REQUESTS/SECONDS, such as 6000/60, or empty")
         return value
 
     @field_validator("api_key")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import zlib
 from collections.abc import AsyncIterator
@@ -12,11 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from lifecycle_engine.api.authentication import SCOPES, Keys, generate_key
+from lifecycle_engine.api.authentication import SCOPES, Keys
+from lifecycle_engine.api.issuance import issue_key
+from lifecycle_engine.api.key_texts import generate_key
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
-from lifecycle_engine.store.keys import KeyRow, add_key
 from lifecycle_engine.store.tables import api_key
 from tests.integration.apps import KEY, App, clock, running
 from tests.integration.test_ingest import PURCHASE, Silent
@@ -37,12 +37,11 @@ async def app(database: Database) -> AsyncIterator[App]:
 
 
 async def add(database: Database, name: str, *scopes: str, expires_at: int | None = None) -> str:
-    key = generate_key()
-    digest = hashlib.sha256(key.encode()).digest()
     async with database.transaction() as connection:
-        row = KeyRow(name, key[3:11], digest, frozenset(scopes), clock(), expires_at=expires_at, revoked_at=None)
-        await add_key(connection, row)
-    return key
+        issued = await issue_key(
+            connection, clock(), name=name, source=None, scopes=frozenset(scopes), expires_at=expires_at
+        )
+    return issued.text
 
 
 async def post(app: App, key: str, body: object = PURCHASE) -> httpx.Response:
@@ -159,7 +158,7 @@ async def test_the_first_key_is_made_once_and_never_stored(database: Database) -
     assert await keys.exist()
     found = keys.find(text.encode(), clock())
     assert found is not None
-    assert (found.name, found.scopes) == ("default", frozenset(SCOPES))
+    assert (found.source, found.scopes) == ("default", frozenset(SCOPES))
     async with database.transaction() as connection:
         (row,) = (await connection.execute(select(api_key))).all()
     assert text not in repr(row)

@@ -39,7 +39,7 @@ async def test_an_activation_outlives_the_migration(url: str) -> None:
     database = Database(url)
     try:
         async with database.transaction() as connection:
-            await connection.run_sync(_upgrade_to_the_first)
+            await connection.run_sync(lambda sync: upgrade_to(sync, "0001"))
             await connection.execute(
                 text(
                     "INSERT INTO lifecycle "
@@ -56,7 +56,7 @@ async def test_an_activation_outlives_the_migration(url: str) -> None:
         await database.close()
 
 
-def _upgrade_to_the_first(connection: Connection) -> None:
+def upgrade_to(connection: Connection, revision: str) -> None:
     config = schema.configuration()
     config.attributes["connection"] = connection
-    command.upgrade(config, "0001")
+    command.upgrade(config, revision)

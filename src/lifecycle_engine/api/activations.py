@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.bodies import described, read_object
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.idempotency import Idempotent
 from lifecycle_engine.api.jobs import Job, job_of
 from lifecycle_engine.api.journeys import lifecycle_not_found
 from lifecycle_engine.api.lifecycles import version_not_found
@@ -31,7 +32,10 @@ from lifecycle_engine.store.lifecycles import (
 )
 
 router = APIRouter(
-    prefix="/v1/lifecycles/{lifecycle}", tags=["lifecycles"], responses=responses(401, 403, 404, 422, 503)
+    prefix="/v1/lifecycles/{lifecycle}",
+    route_class=Idempotent,
+    tags=["lifecycles"],
+    responses=responses(401, 403, 404, 422, 503),
 )
 
 MAX_BODY_BYTES = 64 * 1024

@@ -23,6 +23,7 @@ from lifecycle_engine.api import (
     ingest,
     jobs,
     journeys,
+    keys,
     lifecycles,
     mergers,
     metrics,
@@ -36,6 +37,7 @@ from lifecycle_engine.api import (
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
+from lifecycle_engine.api.idempotency import pruned
 from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
@@ -49,7 +51,7 @@ def create_app(services: Services, gathered: metrics.Metrics | None = None) -> F
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await services.appender.start()
-        async with services.keys.kept_fresh():
+        async with services.keys.kept_fresh(), pruned(services.database, services.clock):
             yield
         await services.appender.stop()
 
@@ -106,6 +108,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         activations.router,
         jobs.router,
         dead_letters.router,
+        keys.router,
         diagrams.router,
     ):
         app.include_router(router)

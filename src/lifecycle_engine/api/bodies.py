@@ -70,20 +70,34 @@ def described(model: type[BaseModel]) -> dict[str, Any]:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
-    """A body that has at most `limit` bytes, as it was sent and once its content encoding is undone.
+    """A body that has at most `limit` bytes, both as it was sent and once its content encoding is undone.
 
     `what` says what it holds. Raises ProblemError 400, 413, 415.
     """
     encoding = ""
     for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > _READ_ON_BYTES):
-            raise _too_large(limit, what)
         if name == b"content-encoding":
             encoding = f"{encoding}, {value.decode('latin-1')}" if encoding else value.decode("latin-1")
     encoding = encoding.strip().lower()
     if encoding and encoding not in ENCODINGS:
         detail = f"the Content-Encoding is {encoding[:80]!r}; send one of {', '.join(ENCODINGS)}, or none"
         raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(ENCODINGS)})
+    body = await read_sent_body(scope, receive, limit, what)
+    if not encoding:
+        return body
+    try:
+        return inflate(encoding, body, limit)
+    except TooLongError:
+        raise _too_large(limit, what) from None
+    except ValueError as error:
+        raise ProblemError(400, "malformed", f"the body is not {encoding}: {error}") from None
+
+
+async def read_sent_body(scope: Scope, receive: Receive, limit: int, what: str) -> bytes:
+    """A body that has at most `limit` bytes, as it was sent. Raises ProblemError 400, 413."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > _READ_ON_BYTES):
+            raise _too_large(limit, what)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -100,15 +114,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int, what: str) -> by
             break
     if size > limit:
         raise _too_large(limit, what)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if not encoding:
-        return body
-    try:
-        return inflate(encoding, body, limit)
-    except TooLongError:
-        raise _too_large(limit, what) from None
-    except ValueError as error:
-        raise ProblemError(400, "malformed", f"the body is not {encoding}: {error}") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(limit: int, what: str) -> ProblemError:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
-from lifecycle_engine.api.authentication import authenticate, authorization, requires
+from lifecycle_engine.api.authentication import authorization, recognise, requires
 from lifecycle_engine.api.cursors import invalid_cursor
 from lifecycle_engine.api.negotiation import media_type
 from lifecycle_engine.api.problems import ProblemError, responses
@@ -192,7 +192,7 @@ class Streams:
     def _is_allowed(self, request: Request) -> bool:
         """Whether the key is still good."""
         try:
-            authenticate(self._services.keys, self._services.clock, authorization(request.scope), (SCOPE,))
+            recognise(self._services.keys, self._services.clock(), authorization(request.scope), (SCOPE,))
         except ProblemError:
             return False
         return True

@@ -17,8 +17,8 @@ from lifecycle_engine.store.dead_letters import DeadLetter, find_dead_letter, ne
 from lifecycle_engine.store.halts import end_halt, find_halt
 
 router = APIRouter(prefix="/v1/dead-letters", tags=["operate"], responses=responses(401, 403, 422, 503))
-READ = Depends(requires("dead-letters:read"))
-WRITE = Depends(requires("dead-letters:write"))
+READ = Depends(requires("operate:read"))
+WRITE = Depends(requires("operate:write"))
 
 MAX_SHOWN = 16_384
 """Characters of a record's value."""

@@ -7,14 +7,15 @@ one. docs/message.md lists the entries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.api.authentication import Key
-from lifecycle_engine.api.bodies import Body, read_object
+from lifecycle_engine.api.bodies import read_object
+from lifecycle_engine.api.idempotency import entry_id
 from lifecycle_engine.api.ingest import acknowledged
 from lifecycle_engine.api.paths import MAX_NAME, PRINTABLE
 from lifecycle_engine.api.problems import ProblemError
@@ -57,6 +58,9 @@ class EntryBody(BaseModel):
     occurred_at: OccurredAt | None = None
 
 
+Entry = TypeVar("Entry", bound=EntryBody)
+
+
 class EntryAccepted(BaseModel):
     """An entry that is durable in the log. `GET /v1/touchpoints/{id}` tells what becomes of it."""
 
@@ -64,12 +68,18 @@ class EntryAccepted(BaseModel):
     status: Literal["accepted"]
 
 
-async def read_entry(request: Request, model: type[Body]) -> Body:
+async def read_entry(request: Request, model: type[Entry]) -> Entry:
     """The body of a request that brings an entry, and asks nothing. Raises ProblemError; RequestValidationError."""
     for name in request.query_params:
         # Such as `kind`: whoever sends it means somebody else.
         raise ProblemError(422, "invalid_request", f"query /{name[:80]}: is no parameter here")
-    return await read_object(request, model, MAX_BODY_BYTES, "an entry")
+    return await read_identified(request, model)
+
+
+async def read_identified(request: Request, model: type[Entry]) -> Entry:
+    """The body of a request that brings an entry. Raises ProblemError; RequestValidationError."""
+    body = await read_object(request, model, MAX_BODY_BYTES, "an entry")
+    return body if body.id is not None else body.model_copy(update={"id": entry_id(request)})
 
 
 async def append(
@@ -97,7 +107,7 @@ async def append(
     )
     if who is not None:
         setattr(submission, who.kind, who.value)
-    (item,) = await services.intake.take([Translated(submission, None, None, True, {})], key.name)
+    (item,) = await services.intake.take([Translated(submission, None, None, True, {})], key.source)
     if (error := item.error) is not None:
         # Bodies have no `properties`: what these hold stands at the top of them.
         pointer = error.pointer.removeprefix("/properties")
@@ -108,4 +118,4 @@ async def append(
 
 async def is_repeated(connection: AsyncConnection, key: Key, id_: str | None) -> bool:
     """Whether an entry of this id is stored: then it is not judged by how things stand since, and takes no effect."""
-    return id_ is not None and await find_touchpoint(connection, key.name, id_) is not None
+    return id_ is not None and await find_touchpoint(connection, key.source, id_) is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import authenticate, authorization
+from lifecycle_engine.api.authentication import authenticate
 from lifecycle_engine.api.bodies import media_type_of, read_body
 from lifecycle_engine.api.ingest import MAX_BODY_BYTES, SCOPE, problem_of, take
 from lifecycle_engine.api.problems import ProblemError
@@ -31,9 +31,9 @@ class PostEvents:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
-        key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
+        key = authenticate(scope, (SCOPE,))
         arrivals, is_one = await _read(scope, receive, services)
-        await take(scope, send, arrivals, key.name, is_one=is_one)
+        await take(scope, send, arrivals, key.source, is_one=is_one)
 
 
 async def _read(scope: Scope, receive: Receive, services: Services) -> tuple[Sequence[Arrival], bool]:

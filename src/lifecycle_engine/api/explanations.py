@@ -233,7 +233,7 @@ async def explain(
     identity = Identity(question.kind, customer_id)
     if question.at is not None and question.at > (clock := services.clock()):
         raise in_the_future("at", f"must not be after the clock, which is at {format_instant(clock)}")
-    source = key.name if question.source is None else question.source
+    source = key.source if question.source is None else question.source
     stored = None
     async with services.database.transaction() as connection:
         known_at = await settled(services, connection, identity, question.known_at)

@@ -25,6 +25,7 @@ from lifecycle_engine.api.entries import (
     append,
     read_entry,
 )
+from lifecycle_engine.api.idempotency import Idempotent
 from lifecycle_engine.api.journeys import KnownAt, settled
 from lifecycle_engine.api.paths import AnonymousId, CustomerId, CustomerValue
 from lifecycle_engine.api.problems import ProblemError, responses
@@ -36,7 +37,12 @@ from lifecycle_engine.store.aggregates import LATEST, KnownIdentity, find_aggreg
 from lifecycle_engine.store.customers import Identity, names_of
 from lifecycle_engine.store.ownership import links_of
 
-router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["identities"], responses=responses(401, 403, 422, 503))
+router = APIRouter(
+    prefix="/v1/customers/{customer_id}",
+    route_class=Idempotent,
+    tags=["identities"],
+    responses=responses(401, 403, 422, 503),
+)
 WRITE = requires("customers:write")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import authenticate, authorization
+from lifecycle_engine.api.authentication import authenticate
 from lifecycle_engine.api.bodies import JSON, media_type_of, read_body
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.progress import preferred_wait
@@ -86,9 +86,9 @@ class PostTouchpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
-        key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
+        key = authenticate(scope, (SCOPE,))
         arrivals, is_one = await _read(scope, receive)
-        await take(scope, send, arrivals, key.name, is_one=is_one)
+        await take(scope, send, arrivals, key.source, is_one=is_one)
 
 
 class ValidateTouchpoints:
@@ -96,9 +96,9 @@ class ValidateTouchpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
-        key = authenticate(services.keys, services.clock, authorization(scope), (SCOPE,))
+        key = authenticate(scope, (SCOPE,))
         arrivals, _ = await _read(scope, receive)
-        await answer(send, 200, results(services.intake.check(arrivals, key.name)))
+        await answer(send, 200, results(services.intake.check(arrivals, key.source)))
 
 
 async def _read(scope: Scope, receive: Receive) -> tuple[Sequence[Arrival], bool]:

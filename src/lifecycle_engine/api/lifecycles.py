@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
 from lifecycle_engine.api.definitions import DOCUMENT_BODY, InvalidDefinition, Mistake, invalid, reviewed_document
+from lifecycle_engine.api.idempotency import Idempotent
 from lifecycle_engine.api.journeys import lifecycle_not_found
 from lifecycle_engine.api.paths import LifecycleKey, VersionNumber
 from lifecycle_engine.api.problems import ProblemError, responses
@@ -29,7 +30,9 @@ from lifecycle_engine.store.lifecycles import (
 READ = Depends(requires("lifecycles:read"))
 WRITE = Depends(requires("lifecycles:write"))
 
-router = APIRouter(prefix="/v1/lifecycles", tags=["lifecycles"], responses=responses(401, 403, 422, 503))
+router = APIRouter(
+    prefix="/v1/lifecycles", route_class=Idempotent, tags=["lifecycles"], responses=responses(401, 403, 422, 503)
+)
 
 
 class LifecycleAnswer(BaseModel):

@@ -24,6 +24,7 @@ from lifecycle_engine.api.entries import (
     is_repeated,
     read_entry,
 )
+from lifecycle_engine.api.idempotency import Idempotent
 from lifecycle_engine.api.paths import CustomerId
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
@@ -35,6 +36,7 @@ from lifecycle_engine.store.ownership import members_named, merges_of
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",
+    route_class=Idempotent,
     tags=["identities"],
     responses=responses(400, 401, 403, 409, 413, 415, 422, 503),
 )

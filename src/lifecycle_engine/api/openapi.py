@@ -17,6 +17,7 @@ _TAGS = [
     {"name": "identities", "description": "Who is who: links, merges, and what is known of somebody."},
     {"name": "lifecycles", "description": "Definitions: posted, numbered, activated."},
     {"name": "changes", "description": "Every change, in an order that never changes."},
+    {"name": "keys", "description": "Who may ask, and what for."},
     {"name": "operate", "description": "Is the process alive, can it do its work, and how far has that come?"},
 ]
 
@@ -67,11 +68,12 @@ def _complete(operation: dict[str, Any]) -> None:
     scopes = [scope for scheme in operation.get("security", ()) for name in scheme for scope in name.split()]
     if scopes:
         operation["security"] = [{_KEY: [scope]} for scope in scopes]
+        answers["429"] = ingest_openapi.problem("The key has made as many requests as it may")
         answers["500"] = ingest_openapi.problem("Something went wrong on our side")
     for status, answer in answers.items():
         headers = answer.setdefault("headers", {})
         headers["Request-Id"] = {"schema": {"type": "string"}, "description": "As sent, or made by the server."}
-        if status == "503" and scopes:
+        if status in ("429", "503") and scopes:
             headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
         content = answer.get("content", {})
         if status == "422" and content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("Error"):

@@ -8,17 +8,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
 from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.bodies import described, read_object
+from lifecycle_engine.api.bodies import described
 from lifecycle_engine.api.customers import CustomerQuestion
 from lifecycle_engine.api.entries import (
-    MAX_BODY_BYTES,
     Actor,
     EntryAccepted,
     EntryBody,
     Reason,
     append,
     is_repeated,
+    read_identified,
 )
+from lifecycle_engine.api.idempotency import Idempotent
 from lifecycle_engine.api.journeys import lifecycle_not_found
 from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
 from lifecycle_engine.api.problems import ProblemError, responses
@@ -32,6 +33,7 @@ from lifecycle_engine.store.lifecycles import RETIRED, in_force, newest_versions
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",
+    route_class=Idempotent,
     tags=["customers"],
     responses=responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
 )
@@ -74,7 +76,7 @@ async def override_stage(
     had never been, retract it by its id: `DELETE /v1/touchpoints/{id}`.
     """
     services: Services = request.app.state.services
-    body = await read_object(request, OverrideBody, MAX_BODY_BYTES, "an entry")
+    body = await read_identified(request, OverrideBody)
     async with services.database.transaction() as connection:
         is_known = await is_repeated(connection, key, body.id)
     at = services.clock() if body.occurred_at is None else body.occurred_at

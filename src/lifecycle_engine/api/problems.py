@@ -46,6 +46,7 @@ class ProblemError(Exception):
         *,
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, Any] | None = None,
+        type: str = "about:blank",
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -53,6 +54,7 @@ class ProblemError(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.more = dict(more or {})
+        self.type = type
 
 
 class Problem(BaseModel):
@@ -103,7 +105,7 @@ def _body(error: ProblemError, instance: str, request_id: str) -> bytes:
     return msgspec.json.encode(
         {
             **error.more,
-            "type": "about:blank",
+            "type": error.type,
             "title": HTTPStatus(error.status).phrase,
             "status": error.status,
             "detail": detail,
@@ -160,7 +162,11 @@ class Requests:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id)]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"request-id", request_id),
+                    *(() if message["status"] == 429 else scope.get("rate_limit", ())),
+                ]
             await send(message)
 
         try:

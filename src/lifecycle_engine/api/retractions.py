@@ -46,7 +46,7 @@ async def retract_touchpoint(
     Any entry can be retracted by its id, such as an override, a link or a merge; but not a retraction. The id stays
     taken: post what is true under another one.
     """
-    source = key.name if question.source is None else question.source
+    source = key.source if question.source is None else question.source
     receipt = await known_receipt(request.app.state.services, source, id)
     if receipt.type == RETRACT:
         detail = "a retraction cannot be retracted; post what it took away again, under another id"

@@ -71,7 +71,7 @@ async def get_receipt(
     key: Annotated[Key, Depends(requires("ingest:write", "customers:read"))],
 ) -> Receipt:
     """The receipt. 404 once everything that the log held when you asked has been applied without a trace of it."""
-    source = key.name if question.source is None else question.source
+    source = key.source if question.source is None else question.source
     return await known_receipt(request.app.state.services, source, id)
 
 

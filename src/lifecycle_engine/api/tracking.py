@@ -61,10 +61,10 @@ class PostCalls:
         services: Services = scope["app"].state.services
         header = _bearer(authorization(scope))
         # Without a key in a header it can only be in the body, and so that has to be read: no more of it than of any.
-        key = None if header is None else authenticate(services.keys, services.clock, header, (SCOPE,))
+        key = None if header is None else authenticate(scope, (SCOPE,), header)
         body = await self._body(scope, receive)
         try:
-            key = key or _key_in(services, body)
+            key = key or _key_in(scope, body)
             arrivals: Sequence[Arrival]
             if self._kind == BATCH:
                 arrivals = read_batch(body, services.event_types)
@@ -73,7 +73,7 @@ class PostCalls:
         except InvalidMessageError as error:
             raise _refused(error) from None
         is_strict = any(name == b"x-strict-mode" and value.strip() == b"1" for name, value in scope["headers"])
-        items = await services.intake.take(arrivals, key.name, whole=is_strict)
+        items = await services.intake.take(arrivals, key.source, whole=is_strict)
         await answer(send, 200, _tracked(items, is_strict=is_strict))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -99,10 +99,10 @@ def _bearer(header: bytes | None) -> bytes | None:
     return b"Bearer " + (given[:-1] if given.endswith(b":") else given.partition(b":")[0])
 
 
-def _key_in(services: Services, body: bytes) -> Key:
+def _key_in(scope: Scope, body: bytes) -> Key:
     text = write_key(body)
     header = None if text is None else b"Bearer " + text.encode("utf-8", "replace")
-    return authenticate(services.keys, services.clock, header, (SCOPE,))
+    return authenticate(scope, (SCOPE,), header)
 
 
 def _tracked(items: Sequence[Item], *, is_strict: bool) -> Tracked:

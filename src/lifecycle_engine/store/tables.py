@@ -425,12 +425,36 @@ definition_set = Table(
 api_key = Table(
     "api_key",
     metadata,
-    Column("name", _bytewise(128), primary_key=True, comment="the source of what is posted with it"),
-    Column("prefix", _bytewise(16), nullable=False),
+    Column("id", _bytewise(16), primary_key=True, comment="the eight characters of the key after le_"),
+    Column("name", _bytewise(128), nullable=False, comment="for people: who has it, and for what"),
+    Column(
+        "source", _bytewise(128), nullable=False, comment="of what is posted with it; several keys may have the same"
+    ),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
     Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("rate_requests", Integer, comment="how many requests it may make in rate_seconds; null: the setting"),
+    Column("rate_seconds", Integer),
+    Column("replaces", _bytewise(16), comment="id of the key that it was rotated from"),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant),
     Column("revoked_at", Instant),
+    Column("last_used_at", Instant, comment="to the minute; written behind the requests"),
     Index(None, "hash", unique=True),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("caller", _bytewise(16), primary_key=True, comment="api_key.id"),
+    Column("route", _bytewise(256), primary_key=True, comment="method and path, its parts by their names"),
+    Column("key", _bytewise(255), primary_key=True, comment="the Idempotency-Key"),
+    Column("fingerprint", LargeBinary, nullable=False, comment="of the request"),
+    Column("lease", BigInteger, nullable=False, comment="the token of whoever works on the first answer"),
+    Column("leased_until", Instant, nullable=False, comment="when somebody else may take it over"),
+    Column("created_at", Instant, nullable=False),
+    Column("status", SmallInteger, comment="of the first answer; null while there is none"),
+    Column("headers", LargeBinary, comment="of the first answer, as JSON"),
+    Column("body", LargeBinary, comment="of the first answer; null where it held a secret, which is shown once"),
+    Index(None, "created_at"),
+    comment="The first answers to requests with an Idempotency-Key, for a day",
 )
