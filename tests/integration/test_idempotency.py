@@ -36,7 +36,7 @@ class Log(Silent):
         self.is_away = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.reached = asyncio.Event()
+        self.asked = asyncio.Event()
 
     def answer(self, records: Any) -> list[bool]:
         if self.is_away:
@@ -45,7 +45,7 @@ class Log(Silent):
         return [self.outcome] * len(records)
 
     async def append(self, records: Any) -> list[bool]:
-        self.reached.set()
+        self.asked.set()
         await self.gate.wait()
         return await super().append(records)
 
@@ -119,7 +119,7 @@ async def test_it_is_the_callers_own(app: App, log: Log) -> None:
 async def test_while_the_first_is_worked_on_the_second_is_told_so(app: App, log: Log) -> None:
     log.gate.clear()
     first = asyncio.create_task(link(app, KEY))
-    await log.reached.wait()
+    await log.asked.wait()
     second = await link(app, KEY)
     assert (second.json()["code"], second.headers["retry-after"]) == ("idempotency_in_flight", "1")
     log.gate.set()

@@ -85,7 +85,6 @@ class PostTouchpoints:
     """One touchpoint → 202; an array, or lines → 207, item by item."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services: Services = scope["app"].state.services
         key = authenticate(scope, (SCOPE,))
         arrivals, is_one = await _read(scope, receive)
         await take(scope, send, arrivals, key.source, is_one=is_one)
