@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 CODE := src tests tools $(wildcard migrations bench examples)
-LAWS := tests/unit/test_laws.py tests/integration/test_laws.py
+LAWS := tests/unit/test_laws.py tests/unit/test_explanations.py tests/integration/test_laws.py
 
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input
 INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
