@@ -756,6 +756,33 @@ async def test_the_receipt_of_a_touchpoint(shop: Service) -> None:
     assert (await shop.get("/v1/touchpoints/t5", source="test"))["transitions"] == []
 
 
+async def test_only_what_changed_what_was_told_is_late(shop: Service) -> None:
+    """Several that come late together: whatever lies beyond the changes, or is about another journey, made none."""
+    await shop.feed.apply(
+        buy("t1", 1, line="shoes"),
+        message("t8", "look", START + 8 * DAY),
+        buy("t9", 9, line="hats"),
+    )
+    await shop.feed.apply(
+        buy("early", 0, line="shoes"),
+        message("before", "look", START - DAY),
+        message("beyond", "look", START + 7 * DAY),
+        message("other", "look", START + 6 * DAY, "d"),
+    )
+    statuses = {}
+    for id_ in ("early", "before", "beyond", "other", "t1", "t8", "t9"):
+        statuses[id_] = (await shop.get(f"/v1/touchpoints/{id_}", source="test"))["status"]
+    assert statuses == {
+        "early": "late",
+        "before": "late",
+        "beyond": "applied",
+        "other": "applied",
+        "t1": "applied",
+        "t8": "applied",
+        "t9": "applied",
+    }
+
+
 async def test_the_receipt_of_what_was_set_aside(shop: Service) -> None:
     (delivery,) = deliveries([buy("t1", 1)])
     await set_aside(shop.database, LOG, delivery, RuntimeError("it cannot be"))

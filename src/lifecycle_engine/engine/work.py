@@ -11,9 +11,9 @@ from lifecycle_engine.engine.announcements import next_look, remember, remembere
 from lifecycle_engine.engine.definitions import DefinitionSet
 from lifecycle_engine.engine.notices import customer_merged, history_corrected, stage_changed, stage_expiring
 from lifecycle_engine.engine.refold import END, Again, Refold, refold
-from lifecycle_engine.lifecycle.fold import fold
+from lifecycle_engine.lifecycle.fold import fold, subject_of
 from lifecycle_engine.lifecycle.journeys import UNKNOWN, CustomerState, Event
-from lifecycle_engine.lifecycle.touchpoints import Place
+from lifecycle_engine.lifecycle.touchpoints import IDENTIFY, OVERRIDE, Place
 from lifecycle_engine.log.message import Fact
 from lifecycle_engine.store.changes import ChangeRow, add_changes
 from lifecycle_engine.store.checkpoints import keep_checkpoints
@@ -180,8 +180,12 @@ class Work:
             self._line(customer, event, recorded_at)
             if event.is_stay:
                 journeys.setdefault((event.lifecycle, event.subject), ([], []))[1].append(event)
-        if journeys:
-            self._late += [(fact.touchpoint.source, fact.touchpoint.id) for fact in late]
+        ends = {journey: max(line.place for both in lines for line in both) for journey, lines in journeys.items()}
+        self._late += [
+            (fact.touchpoint.source, fact.touchpoint.id)
+            for fact in late
+            if any(self._bears_on(fact, *journey, end) for journey, end in ends.items())
+        ]
         for (lifecycle, subject), (replaced, by) in journeys.items():
             # What a newly activated lifecycle makes of the past is history, and no news.
             is_muted = not self._is_news(customer, lifecycle) or (plan.task.muted and all(fact.muted for fact in late))
@@ -194,6 +198,17 @@ class Work:
                         customer, opening, was, customer.sequences, recorded_at, muted=is_muted, correction=True
                     )
                 )
+
+    def _bears_on(self, fact: Fact, lifecycle: str, subject: str | None, end: Place) -> bool:
+        """Whether a fact is about a journey, and comes before the end of what has changed in it."""
+        touchpoint = fact.touchpoint
+        if touchpoint.place > end:
+            return False
+        if touchpoint.type == OVERRIDE:
+            about = touchpoint.properties["lifecycle"], touchpoint.properties.get("subject")
+            return about == (lifecycle, subject)
+        definition = self._definitions.active[lifecycle][0].definition
+        return touchpoint.type == IDENTIFY or subject_of(definition, touchpoint) == subject
 
     def _apply(self, customer: CustomerRow, event: Event, recorded_at: int, *, muted: bool) -> None:
         self._line(customer, event, recorded_at)
