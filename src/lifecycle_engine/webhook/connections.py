@@ -23,8 +23,8 @@ HEAD_MOST = 16 * 1024
 """Bytes of an answer's status line and headers, with those of the interim answers before it."""
 ANSWER_MOST = HEAD_MOST + 2 * BODY_MOST
 """Bytes of an answer in all, with what frames its chunks."""
-PIECE = 2048
-"""Bytes that are parsed before others get their turn: a millisecond's or two's work, however they are cut up."""
+PIECE = 512
+"""Bytes that are parsed before others get their turn: some milliseconds of work at most, however they are cut up."""
 
 _START = b"HTTP/1."
 _BLANK_LINE = b"\r\n\r\n"
