@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.ingest import outcome_unknown
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.values import Instant
-from lifecycle_engine.log.port import LogUnavailableError, Record
-from lifecycle_engine.store.dead_letters import DeadLetter, find_dead_letter, newest_dead_letters
+from lifecycle_engine.api.values import Instant, Text
+from lifecycle_engine.log.message import MAX_MESSAGE_BYTES
+from lifecycle_engine.log.port import Record
+from lifecycle_engine.store.dead_letters import DeadLetter, LetterFilter, find_dead_letter, newest_dead_letters
 from lifecycle_engine.store.halts import end_halt, find_halt
 
 router = APIRouter(prefix="/v1/dead-letters", tags=["operate"], responses=responses(401, 403, 422, 503))
@@ -47,6 +49,9 @@ class DeadLettersQuestion(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    code: Text | None = Field(None, description="Only those of this code.")
+    source: Text | None = Field(None, description="Only those of touchpoints of this source.")
+    id: Text | None = Field(None, description="Only those of this touchpoint.")
     limit: Limit = DEFAULT_LIMIT
     cursor: Cursor = None
 
@@ -66,10 +71,11 @@ class HaltAnswer(BaseModel):
 async def list_dead_letters(request: Request, question: Annotated[DeadLettersQuestion, Query()]) -> DeadLetterPage:
     """The records that could not be processed, the newest first, each with its reason."""
     services: Services = request.app.state.services
-    asked = ("dead-letters",)
+    wanted = LetterFilter(question.code, question.source, question.id)
+    asked = ("dead-letters", *wanted)
     before = decode_cursor(question.cursor, asked, tuple[int, int, int]) if question.cursor else None
     async with services.database.transaction() as connection:
-        found = await newest_dead_letters(connection, services.log, before, question.limit + 1)
+        found = await newest_dead_letters(connection, services.log, wanted, before, question.limit + 1)
     return page_of(
         DeadLetterPage,
         found,
@@ -101,9 +107,12 @@ async def resend_dead_letter(
     if found is None:
         detail = f"nothing was set aside at position {position} of partition {partition}"
         raise ProblemError(404, "dead_letter_not_found", detail)
+    if len(found.value or b"") > MAX_MESSAGE_BYTES:
+        detail = f"it has {len(found.value or b'')} bytes; at most {MAX_MESSAGE_BYTES} can be processed"
+        raise ProblemError(422, "too_large", detail)
     (is_durable,) = await services.appender.append([Record(found.key or b"", found.value or b"")])
     if not is_durable:
-        raise LogUnavailableError("the log did not answer in time; whether it took the record is not known")
+        raise outcome_unknown({})
     return _answer(found)
 
 

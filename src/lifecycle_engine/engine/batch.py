@@ -25,7 +25,7 @@ from lifecycle_engine.engine.flood import FloodError
 from lifecycle_engine.engine.household import Household, WiderError, anonymous_id_of, lock_household
 from lifecycle_engine.engine.work import QUIET, Work
 from lifecycle_engine.lifecycle.touchpoints import RETRACT
-from lifecycle_engine.log.message import Fact, InvalidMessageError, decode
+from lifecycle_engine.log.message import Fact, InvalidMessageError, decode, find_name
 from lifecycle_engine.log.port import Delivery
 from lifecycle_engine.store.customers import Identity
 from lifecycle_engine.store.database import Database
@@ -200,9 +200,7 @@ def _decode(deliveries: Sequence[Delivery]) -> tuple[list[_Decoded], list[_Unrea
 def _dead_letter(log: str, delivery: Delivery, error: Exception, now: int) -> DeadLetter:
     code = error.code if isinstance(error, InvalidMessageError) else UNPROCESSABLE
     reason = str(error) or type(error).__name__
-    source = id_ = None
-    if not isinstance(error, InvalidMessageError):
-        source, id_ = _name(decode(delivery.value or b""))
+    source, id_ = find_name(delivery.value or b"")
     return DeadLetter(
         log, delivery.partition, delivery.position, delivery.key, delivery.value, source, id_, code, reason[:2000], now
     )

@@ -100,11 +100,17 @@ class _Named(msgspec.Struct):
     id: Name | None = None
 
 
+class _NamedMessage(msgspec.Struct):
+    source: Any = None
+    id: Any = None
+
+
 _Read = TypeVar("_Read")
 
 _decode_submission = msgspec.json.Decoder(Submission).decode
 _decode_submissions = msgspec.json.Decoder(list[Submission]).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
+_decode_named_message = msgspec.json.Decoder(_NamedMessage).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_body = msgspec.json.Decoder(dict[str, JsonObject]).decode
 _encode = msgspec.json.Encoder().encode
@@ -139,6 +145,19 @@ def find_id(raw: bytes) -> str | None:
         return _decode_named(raw).id
     except (ValueError, RecursionError):
         return None
+
+
+def find_name(raw: bytes) -> tuple[str | None, str | None]:
+    """The source and the id in a message that could not be read or processed as a whole, each if there is one."""
+    try:
+        named = _decode_named_message(raw)
+    except (ValueError, RecursionError):
+        return None, None
+    source, id_ = (
+        text if isinstance(text, str) and 0 < len(text) <= 128 and not _CONTROL.search(text) else None
+        for text in (named.source, named.id)
+    )
+    return source, id_
 
 
 class Stamp:

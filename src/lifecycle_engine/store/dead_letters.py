@@ -34,14 +34,25 @@ _ADD = Statement(
 )
 
 
+class LetterFilter(NamedTuple):
+    """Which dead letters are asked for; None asks for any."""
+
+    code: str | None = None
+    source: str | None = None
+    id: str | None = None
+
+
 _ORDER = (dead_letter.c.recorded_at, dead_letter.c.partition, dead_letter.c.position)
 
 
 async def newest_dead_letters(
-    connection: AsyncConnection, log: str, before: tuple[int, int, int] | None, limit: int
+    connection: AsyncConnection, log: str, wanted: LetterFilter, before: tuple[int, int, int] | None, limit: int
 ) -> list[DeadLetter]:
     """The newest first, from one before a (recorded_at, partition, position) on."""
     query = select(dead_letter).where(dead_letter.c.log == log).order_by(*(name.desc() for name in _ORDER)).limit(limit)
+    for name, value in wanted._asdict().items():
+        if value is not None:
+            query = query.where(dead_letter.c[name] == value)
     if before is not None:
         query = query.where(tuple_(*_ORDER) < tuple_(*before))
     return [DeadLetter(*row) for row in await connection.execute(query)]
