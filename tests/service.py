@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 import httpx
 
@@ -17,9 +18,13 @@ from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseAppender
+from lifecycle_engine.outbox.vault import Vault, generate_master_key, parse_master_keys
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.webhook.sender import Sender
 
 KEY = "le_a_first_key_with_every_scope"
+VAULT = Vault(parse_master_keys(generate_master_key()))
+LOOPBACK = ip_network("127.0.0.0/8")
 SOURCE = "default"
 """The name of the first key, and so the source of what it posts."""
 
@@ -30,8 +35,13 @@ def clock() -> int:
 
 
 @asynccontextmanager
-async def service(database: Database, appended: asyncio.Event | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the service with a key that may do everything; `appended` is set whenever the log has grown."""
+async def service(
+    database: Database, appended: asyncio.Event | None = None, vault: Vault | None = None, sender: Sender | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service with a key that may do everything; `appended` is set whenever the log has grown.
+
+    Webhooks may go to this machine.
+    """
     appender = DatabaseAppender(database, appended or asyncio.Event())
     app = create_app(
         Services(
@@ -43,6 +53,9 @@ async def service(database: Database, appended: asyncio.Event | None = None) -> 
             health=Health({}),
             log="database",
             clock=clock,
+            vault=vault or VAULT,
+            sender=sender or Sender([LOOPBACK]),
+            webhook_retention=30 * 86_400_000_000,
         )
     )
     client = httpx.AsyncClient(

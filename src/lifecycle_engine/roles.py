@@ -41,6 +41,8 @@ from lifecycle_engine.log.database import DatabaseAppender, DatabaseBacklog, Dat
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
 from lifecycle_engine.log.port import Appender, Backlog, Positions, Reader
 from lifecycle_engine.outbox.fan_out import FanOut
+from lifecycle_engine.outbox.recovery import Recovery
+from lifecycle_engine.outbox.retention import DAY, Retention
 from lifecycle_engine.outbox.vault import Vault, VaultError, keys_of_file, parse_master_keys
 from lifecycle_engine.runners import Runner, pause
 from lifecycle_engine.schema import SchemaError, check_schema
@@ -156,6 +158,7 @@ class _Service:
         self._loaded: Definitions | None = None
         self._horizons: Horizon | None = None
         self._sender: Sender | None = None
+        self._opened: Vault | None = None
 
     async def check(self, stop: asyncio.Event) -> None:
         """Waits until the database answers, and sees to it that its schema is the one of this program."""
@@ -196,7 +199,8 @@ class _Service:
             dispatcher = self._dispatcher()
             checks |= {"sequencer": sequencer.ready, "dispatcher": dispatcher.ready}
             gathers += [lambda: _of_sequencer(sequencer), lambda: _of_dispatcher(dispatcher)]
-            runners += [sequencer, dispatcher]
+            retention = Retention(self._engine_database, self._settings.webhook_retention_days * DAY)
+            runners += [sequencer, dispatcher, Recovery(self._engine_database), retention]
         if self._loaded is not None:
             gathers.append(lambda: _of_guards(self._definitions()))
         if "api" in self._roles:
@@ -226,11 +230,25 @@ class _Service:
         return Timers(self._engine_database, self._definitions(), self._horizon(), self._quiet)
 
     def _dispatcher(self) -> Dispatcher:
-        settings = self._settings
-        proxy = None if settings.webhook_proxy is None else Proxy.at(settings.webhook_proxy.get_secret_value())
-        self._sender = Sender(settings.webhook_allow_networks, proxy)
-        keyring = Keyring(open_vault(settings))
-        return Dispatcher(self._engine_database, self._sender, keyring, slots=settings.webhook_concurrency)
+        return Dispatcher(
+            self._engine_database,
+            self._client(),
+            Keyring(self._vault()),
+            slots=self._settings.webhook_concurrency,
+        )
+
+    def _client(self) -> Sender:
+        """What webhooks are sent with; one for the process."""
+        if self._sender is None:
+            settings = self._settings
+            proxy = None if settings.webhook_proxy is None else Proxy.at(settings.webhook_proxy.get_secret_value())
+            self._sender = Sender(settings.webhook_allow_networks, proxy)
+        return self._sender
+
+    def _vault(self) -> Vault:
+        if self._opened is None:
+            self._opened = open_vault(self._settings)
+        return self._opened
 
     @property
     def _quiet(self) -> int:
@@ -294,6 +312,9 @@ class _Service:
             log=log_name(settings),
             clock=_clock,
             event_types=_event_types(settings),
+            vault=self._vault(),
+            sender=self._client(),
+            webhook_retention=settings.webhook_retention_days * DAY,
         )
         return HttpServer(
             create_app(services, metrics), services.health, bound, lambda address: _announce(address, first_key)

@@ -21,7 +21,9 @@ from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.message import Fact, decode
 from lifecycle_engine.log.port import Appender
+from lifecycle_engine.outbox.vault import Vault
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.webhook.sender import Sender
 from tests.contract.logs import Log, Stored, drain
 
 KEY = "a first key with every scope"
@@ -58,6 +60,9 @@ async def running(
         health=Health({"log": appender.ready, "keys": keys.ready}),
         log="log",
         clock=clock,
+        vault=Vault([]),
+        sender=Sender(),
+        webhook_retention=30 * 86_400_000_000,
     )
     app = create_app(services)
     headers = {"Authorization": f"Bearer {first_key}"} if first_key else {}

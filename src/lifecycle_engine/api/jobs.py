@@ -1,6 +1,7 @@
 """`/v1/jobs`: work that goes on behind an answer, and how far it has come.
 
-So far there is one kind: after an activation, every customer is folded under the new set of definitions.
+There are two kinds: after an activation, every customer is folded under the new set of definitions; and an endpoint
+is sent again what it has missed.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.authentication import Key, requires
+from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, encode_cursor
 from lifecycle_engine.api.paths import Part
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant
 from lifecycle_engine.store.lifecycles import RETIRED, Switch, customers_behind_set, find_switch, newest_switches
+from lifecycle_engine.store.recoveries import RecoveryRow, find_recovery, newest_recoveries
 
-router = APIRouter(
-    prefix="/v1/jobs",
-    tags=["operate"],
-    dependencies=[Depends(requires("lifecycles:read"))],
-    responses=responses(401, 403, 422, 503),
-)
+router = APIRouter(prefix="/v1/jobs", tags=["operate"], responses=responses(401, 403, 422, 503))
+
+_ACTIVATIONS, _RECOVERIES = "lifecycles:read", "webhooks:read"
+_Asker = Annotated[Key, Depends(requires(_ACTIVATIONS, _RECOVERIES))]
 _PREFIX = "activation-"
+_FIRST = (2**31 - 1, 2**62, "")
+"""Before which activation, and before which recovery (its instant and id), the first page begins."""
 
 
 class Job(BaseModel):
@@ -46,7 +48,28 @@ class Job(BaseModel):
     finished_at: Instant | None = Field(description="Null while it runs.")
 
 
-class JobPage(Page[Job]):
+class RecoveryJob(BaseModel):
+    """An endpoint is sent again what it has missed. It can stop anywhere, and goes on wherever a dispatcher runs."""
+
+    id: str = Field(examples=["recovery-01M0PF1C00J6K8N2P4R6T8V0XA"])
+    kind: Literal["recovery"]
+    endpoint_id: str = Field(examples=["ep_01M0PF1C00R5W3Q0X8M4T6B2ZD"])
+    since: Instant = Field(description="What was recorded at this instant or later.")
+    until: Instant = Field(description="What was recorded before this instant.")
+    status: Literal["running", "finished", "stopped"] = Field(
+        description="`stopped`: the endpoint was disabled or removed meanwhile."
+    )
+    changes: int = Field(description="How many changes it looks at.", examples=[1200])
+    done: int = Field(description="How many of them it has looked at.", examples=[800])
+    queued: int = Field(description="How many it has queued to be sent again.", examples=[17])
+    created_at: Instant
+    finished_at: Instant | None = Field(description="Null while it runs.")
+
+
+AnyJob = Annotated[Job | RecoveryJob, Field(discriminator="kind")]
+
+
+class JobPage(Page[AnyJob]):
     """Some of the jobs."""
 
 
@@ -60,33 +83,65 @@ class JobsQuestion(BaseModel):
 
 
 @router.get("", operation_id="list_jobs", summary="All jobs", responses=responses(400))
-async def list_jobs(request: Request, question: Annotated[JobsQuestion, Query()]) -> JobPage:
-    """The jobs, the newest first."""
+async def list_jobs(request: Request, key: _Asker, question: Annotated[JobsQuestion, Query()]) -> JobPage:
+    """The jobs, the newest first: activations with `lifecycles:read`, recoveries with `webhooks:read`."""
     services: Services = request.app.state.services
-    asked = ("jobs",)
-    before = decode_cursor(question.cursor, asked, tuple[int])[0] if question.cursor else None
+    seen = sorted(key.scopes & {_ACTIVATIONS, _RECOVERIES})
+    asked = ("jobs", *seen)
+    number, at, id_ = decode_cursor(question.cursor, asked, tuple[int, int, str]) if question.cursor else _FIRST
+    limit = question.limit + 1
     async with services.database.transaction() as connection:
-        found = await newest_switches(connection, before, question.limit + 1)
-        jobs = {switch.number: await job_of(connection, switch) for switch in found[: question.limit]}
-    return page_of(
-        JobPage, found, question.limit, asked, lambda switch: (switch.number,), lambda switch: jobs[switch.number]
-    )
+        switches = await newest_switches(connection, number, limit) if _ACTIVATIONS in seen else []
+        recoveries = await newest_recoveries(connection, (at, id_), limit) if _RECOVERIES in seen else []
+        found: list[Switch | RecoveryRow] = [*switches, *recoveries]
+        found.sort(key=lambda one: -(one.activated_at if isinstance(one, Switch) else one.created_at))
+        jobs: list[Job | RecoveryJob] = []
+        for one in found[: question.limit]:
+            if isinstance(one, Switch):
+                jobs.append(await job_of(connection, one))
+                number = one.number
+            else:
+                jobs.append(recovery_job(one))
+                at, id_ = one.created_at, one.id
+    cursor = encode_cursor(asked, (number, at, id_)) if len(found) > question.limit else None
+    return JobPage(items=jobs, next_cursor=cursor)
 
 
 @router.get("/{id}", operation_id="get_job", summary="How far a job has come", responses=responses(404))
 async def get_job(
-    request: Request, id: Annotated[Part, Path(description="The id of a job.", examples=["activation-7"])]
-) -> Job:
+    request: Request, key: _Asker, id: Annotated[Part, Path(description="The id of a job.", examples=["activation-7"])]
+) -> AnyJob:
     """What the job does, and how far it has come."""
     services: Services = request.app.state.services
     number = id.removeprefix(_PREFIX)
     async with services.database.transaction() as connection:
-        switch = None
-        if id == f"{_PREFIX}{number}" and number.isascii() and number.isdigit() and len(number) < 10:
+        if id != number and number.isascii() and number.isdigit() and len(number) < 10 and _ACTIVATIONS in key.scopes:
             switch = await find_switch(connection, int(number))
-        if switch is None or id != _id(switch):
-            raise ProblemError(404, "job_not_found", f"there is no job {id!r}")
-        return await job_of(connection, switch)
+            if switch is not None and id == _id(switch):
+                return await job_of(connection, switch)
+        elif _RECOVERIES in key.scopes and (recovery := await find_recovery(connection, id)) is not None:
+            return recovery_job(recovery)
+    raise ProblemError(404, "job_not_found", f"there is no job {id!r}")
+
+
+def recovery_job(row: RecoveryRow) -> RecoveryJob:
+    """The job that sends an endpoint again what it has missed."""
+    status: Literal["running", "finished", "stopped"] = "running"
+    if row.finished_at is not None:
+        status = "finished" if row.done >= row.total else "stopped"
+    return RecoveryJob(
+        id=row.id,
+        kind="recovery",
+        endpoint_id=row.endpoint,
+        since=row.since,
+        until=row.until,
+        status=status,
+        changes=row.total,
+        done=row.done,
+        queued=row.queued,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
 
 
 async def job_of(connection: AsyncConnection, switch: Switch) -> Job:

@@ -18,6 +18,7 @@ _TAGS = [
     {"name": "lifecycles", "description": "Definitions: posted, numbered, activated."},
     {"name": "changes", "description": "Every change, in an order that never changes."},
     {"name": "keys", "description": "Who may ask, and what for."},
+    {"name": "webhooks", "description": "Who is told of changes, how that goes, and what there is to be told."},
     {"name": "operate", "description": "Is the process alive, can it do its work, and how far has that come?"},
 ]
 
@@ -34,6 +35,7 @@ def install(app: FastAPI) -> None:
                     openapi_version=app.openapi_version,
                     summary=app.summary,
                     routes=app.routes,
+                    webhooks=app.webhooks.routes,
                     tags=_TAGS,
                 )
             )
@@ -55,6 +57,10 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components["securitySchemes"] = {
         _KEY: {"type": "http", "scheme": "bearer", "description": "An API key; each has scopes."}
     }
+    for operations in document.get("webhooks", {}).values():
+        for operation in operations.values():
+            # It is the receiver who answers, and nobody tells it how to refuse.
+            operation["responses"].pop("422")
     for operations in document["paths"].values():
         for operation in operations.values():
             _complete(operation)

@@ -12,12 +12,17 @@ from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.formats.event_types import EventTypes, default_event_types
 from lifecycle_engine.ingest.intake import Intake
 from lifecycle_engine.log.port import Appender
+from lifecycle_engine.outbox.vault import Vault
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.webhook.sender import Sender
 
 
 @dataclass(frozen=True)
 class Services:
-    """`clock` gives microseconds since the epoch, `log` names the positions' rows."""
+    """`clock` gives microseconds since the epoch, `log` names the positions' rows.
+
+    `webhook_retention` is for how long it can be read what was sent, in microseconds.
+    """
 
     appender: Appender
     intake: Intake
@@ -27,6 +32,9 @@ class Services:
     health: Health
     log: str
     clock: Callable[[], int]
+    vault: Vault
+    sender: Sender
+    webhook_retention: int
     event_types: EventTypes = field(default_factory=default_event_types)
     progress: Progress = field(init=False)
 

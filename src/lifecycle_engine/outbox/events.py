@@ -14,6 +14,8 @@ DISABLED, FAILING, EXHAUSTED, RECOVERED = (
     "endpoint.exhausted",
     "endpoint.recovered",
 )
+TEST = "endpoint.test"
+"""Sent to one endpoint, when somebody asks for it; no filter names it."""
 _ABOUT_ENDPOINTS = "endpoint."
 
 _encode = msgspec.json.Encoder().encode
@@ -63,3 +65,8 @@ def alert_body(alert: Alert) -> bytes:
         "failure": cause.failure,
     }
     return body(alert.type, alert.at, _encode(data))
+
+
+def test_body(endpoint: str, at: int) -> bytes:
+    """The bytes that are sent to see whether they arrive."""
+    return body(TEST, at, _encode({"endpoint_id": endpoint}))

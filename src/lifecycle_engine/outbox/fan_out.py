@@ -36,12 +36,12 @@ class FanOut:
         subscriptions = await self._subscriptions.read(connection) if told else []
         if not subscriptions:
             return
-        wanted = [(change, takers) for change, takers in await _takers(connection, told, subscriptions) if takers]
+        wanted = [(change, takers) for change, takers in await takers_of(connection, told, subscriptions) if takers]
         now = await self._database.clock(connection)
         ids = new_ids("msg_", now, len(wanted))
-        messages = [_message(id_, change, now) for id_, (change, _) in zip(ids, wanted, strict=True)]
+        messages = [message_of(id_, change, now) for id_, (change, _) in zip(ids, wanted, strict=True)]
         deliveries = [
-            _delivery(taker, message, "change", now)
+            delivery_to(taker, message, "change", now)
             for message, (_, takers) in zip(messages, wanted, strict=True)
             for taker in takers
         ]
@@ -61,12 +61,13 @@ async def queue_alerts(
             (id_,) = new_ids("msg_", now, 1)
             message = MessageRow(id_, alert.type, None, None, None, None, alert.at, now, alert_body(alert))
             await add_messages(connection, [message])
-            await add_deliveries(connection, [_delivery(taker, message, "endpoint", now) for taker in takers])
+            await add_deliveries(connection, [delivery_to(taker, message, "endpoint", now) for taker in takers])
 
 
-async def _takers(
+async def takers_of(
     connection: AsyncConnection, changes: Sequence[SequencedChange], subscriptions: Sequence[Subscription]
 ) -> list[tuple[SequencedChange, list[Subscription]]]:
+    """Each change, and who wants to be told of it."""
     reads_data = any(one.filter.asks_for_data for one in subscriptions)
     traits: Mapping[int, Mapping[str, Any]] = {}
     if asking := [one.filter for one in subscriptions if one.filter.asks_for_traits]:
@@ -82,13 +83,15 @@ async def _takers(
     return found
 
 
-def _message(id_: str, change: SequencedChange, now: int) -> MessageRow:
+def message_of(id_: str, change: SequencedChange, now: int) -> MessageRow:
+    """The message that tells of a change, made at an instant in microseconds since the epoch."""
     return MessageRow(
         id_, change.type, change.id, change.customer, change.lifecycle, change.subject, change.recorded_at, now,
         body(change.type, change.recorded_at, change.body),
     )  # fmt: skip
 
 
-def _delivery(taker: Subscription, message: MessageRow, trigger: str, now: int) -> NewDelivery:
+def delivery_to(taker: Subscription, message: MessageRow, trigger: str, now: int) -> NewDelivery:
+    """A message to be sent to somebody from now on."""
     lane = message.customer if taker.endpoint.is_ordered else None
     return NewDelivery(taker.endpoint.id, message.id, lane, trigger, now, now)

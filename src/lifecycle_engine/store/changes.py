@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.rows import Append, Statement
 from lifecycle_engine.store.tables import change
+
+SKEW = 600_000_000
+"""Microseconds by which a change may have been recorded before another one whose position is earlier: more than any
+transaction lasts."""
 
 
 class ChangeRow(NamedTuple):
@@ -90,3 +94,27 @@ async def read_feed(
         query = query.where(change.c.muted == wanted.muted)
     rows = await connection.execute(query.order_by(change.c.position).limit(limit))
     return [SequencedChange(*row) for row in rows.all()]
+
+
+_RECORDED_AT = (
+    select(change.c.recorded_at)
+    .where(change.c.position >= bindparam("position", type_=BigInteger))
+    .order_by(change.c.position)
+    .limit(1)
+)
+
+
+async def position_of(connection: AsyncConnection, instant: int, end: int) -> int:
+    """The first position, or `end`, from which on changes were recorded at an instant or later; all but for `SKEW`.
+
+    Positions follow the commits, and so the instants at which changes were recorded only roughly. Found by halving.
+    """
+    first, last = 1, end
+    while first < last:
+        middle = (first + last) // 2
+        recorded_at = (await connection.execute(_RECORDED_AT, {"position": middle})).scalar()
+        if recorded_at is None or recorded_at >= instant:
+            last = middle
+        else:
+            first = middle + 1
+    return first

@@ -95,6 +95,13 @@ _WAITED_FOR = f"""
     )
     SELECT endpoint FROM waited_for WHERE endpoint IS NOT NULL
 """
+_TAKEN_OR_COMING = Statement(
+    "SELECT DISTINCT given.message FROM {given} JOIN webhook_delivery ON webhook_delivery.message = given.message "
+    "AND webhook_delivery.endpoint = given.endpoint "
+    f"WHERE webhook_delivery.status IN ('{PENDING}', '{DELIVERED}')",
+    webhook_delivery,
+    ["endpoint", "message"],
+)
 
 
 async def add_deliveries(connection: AsyncConnection, rows: Sequence[NewDelivery]) -> None:
@@ -204,3 +211,9 @@ async def end_pending(
         .returning(*_CLAIMED)
     )
     return [Delivery(*row) for row in await connection.execute(ended)]
+
+
+async def taken_or_coming(connection: AsyncConnection, endpoint: str, messages: Iterable[str]) -> set[str]:
+    """Those messages that an endpoint has taken already, or that are on their way to it."""
+    rows = await _TAKEN_OR_COMING(connection, [(endpoint, message) for message in sorted(set(messages))])
+    return {message for (message,) in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.rows import Statement
@@ -87,3 +87,29 @@ async def remove_endpoint(connection: AsyncConnection, id_: str) -> None:
         (webhook_secret, webhook_secret.c.endpoint),
     ):
         await connection.execute(delete(table).where(column == id_))
+
+
+async def lock_endpoint(connection: AsyncConnection, id_: str) -> EndpointRow | None:
+    """The endpoint of this id, which nobody else changes until this transaction ends."""
+    query = select(*_COLUMNS).where(webhook_endpoint.c.id == id_).with_for_update()
+    row = (await connection.execute(query)).first()
+    return None if row is None else EndpointRow(*row)
+
+
+async def newest_endpoints(connection: AsyncConnection, before: str | None, limit: int) -> list[EndpointRow]:
+    """The endpoints, the newest first, from one before an id on."""
+    query = select(*_COLUMNS).order_by(webhook_endpoint.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(webhook_endpoint.c.id < before)
+    return [EndpointRow(*row) for row in await connection.execute(query)]
+
+
+async def count_endpoints(connection: AsyncConnection) -> int:
+    """How many there are."""
+    return int((await connection.execute(select(func.count()).select_from(webhook_endpoint))).scalar_one())
+
+
+async def change_endpoint(connection: AsyncConnection, row: EndpointRow) -> None:
+    """Writes an endpoint as it is to be; the caller holds its row."""
+    values = row._asdict()
+    await connection.execute(update(webhook_endpoint).where(webhook_endpoint.c.id == values.pop("id")).values(values))

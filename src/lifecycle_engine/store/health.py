@@ -64,6 +64,12 @@ _SET = Statement(
 )
 
 
+async def find_health(connection: AsyncConnection, endpoint: str) -> Health:
+    """How an endpoint does; of one that was removed meanwhile nothing is known."""
+    row = (await connection.execute(select(*_HEALTH).where(webhook_health.c.endpoint == endpoint))).first()
+    return Health(endpoint) if row is None else _read(row)
+
+
 async def lock_health(connection: AsyncConnection, endpoints: Iterable[str]) -> dict[str, Health]:
     """Locks the rows of these endpoints in one order, waiting where it must; those that were removed are missing."""
     rows = await _LOCK(connection, [(endpoint,) for endpoint in sorted(set(endpoints))])

@@ -35,6 +35,17 @@ _FIND = Statement(
     webhook_message,
     ["id"],
 )
+_OF_CHANGES = Statement(
+    "SELECT webhook_message.change AS change, webhook_message.id AS id "
+    "FROM {given} JOIN webhook_message ON webhook_message.change = given.change",
+    webhook_message,
+    ["change"],
+)
+_ADD_MISSING = Statement(
+    "INSERT INTO webhook_message ({names}) SELECT {names} FROM {given} WHERE true ON CONFLICT (change) DO NOTHING",
+    webhook_message,
+    MessageRow._fields,
+)
 
 
 async def add_messages(connection: AsyncConnection, rows: Sequence[MessageRow]) -> None:
@@ -45,3 +56,13 @@ async def find_messages(connection: AsyncConnection, ids: Iterable[str]) -> dict
     """The messages of these ids, by their ids."""
     rows = await _FIND(connection, [(id_,) for id_ in sorted(set(ids))])
     return {row.id: row for row in map(MessageRow._make, rows)}
+
+
+async def messages_of(connection: AsyncConnection, changes: Iterable[int]) -> dict[int, str]:
+    """The ids of the messages that tell of changes, by these; a change that nobody was to be told of has none."""
+    return {row.change: row.id for row in await _OF_CHANGES(connection, [(change,) for change in sorted(set(changes))])}
+
+
+async def add_missing_messages(connection: AsyncConnection, rows: Sequence[MessageRow]) -> None:
+    """Adds messages that tell of changes, but for those that somebody else has added meanwhile."""
+    await _ADD_MISSING(connection, rows)

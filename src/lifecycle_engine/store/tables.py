@@ -337,6 +337,7 @@ webhook_job = Table(
     Column("done", Integer, nullable=False, server_default=text("0")),
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
+    Column("queued", Integer, nullable=False, server_default=text("0"), comment="what it had to send again"),
     Index(None, "endpoint"),
     comment="Sending again what an endpoint has missed",
 )
