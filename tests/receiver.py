@@ -25,6 +25,7 @@ class Reply(NamedTuple):
     status: int = 204
     seconds: float = 0.0
     headers: tuple[str, ...] = ()
+    body: bytes = b""
 
 
 Answering = Callable[[Request], Reply]
@@ -98,5 +99,5 @@ class _Connection(asyncio.Protocol):
     def _reply(self, reply: Reply) -> None:
         lines = [f"HTTP/1.1 {reply.status} Answer", *reply.headers]
         if reply.status != 204:
-            lines.append("content-length: 0")
-        self._transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+            lines.append(f"content-length: {len(reply.body)}")
+        self._transport.write(("\r\n".join(lines) + "\r\n\r\n").encode() + reply.body)

@@ -34,6 +34,11 @@ def clock() -> int:
     return time.time_ns() // 1000
 
 
+def lookup(host: str, port: int) -> list[str]:
+    """Every name leads to one public address, and no name server is asked."""
+    return ["93.184.215.14"]
+
+
 @asynccontextmanager
 async def service(
     database: Database, appended: asyncio.Event | None = None, vault: Vault | None = None, sender: Sender | None = None
@@ -54,7 +59,7 @@ async def service(
             log="database",
             clock=clock,
             vault=vault or VAULT,
-            sender=sender or Sender([LOOPBACK]),
+            sender=sender or Sender([LOOPBACK], lookup=lookup),
             webhook_retention=30 * 86_400_000_000,
         )
     )

@@ -51,7 +51,7 @@ class Job(BaseModel):
 class RecoveryJob(BaseModel):
     """An endpoint is sent again what it has missed. It can stop anywhere, and goes on wherever a dispatcher runs."""
 
-    id: str = Field(examples=["recovery-01M0PF1C00J6K8N2P4R6T8V0XA"])
+    id: str = Field(examples=["rec_01M0PF1C00J6K8N2P4R6T8V0XA"])
     kind: Literal["recovery"]
     endpoint_id: str = Field(examples=["ep_01M0PF1C00R5W3Q0X8M4T6B2ZD"])
     since: Instant = Field(description="What was recorded at this instant or later.")

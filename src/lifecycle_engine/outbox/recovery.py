@@ -40,7 +40,7 @@ async def begin_recovery(connection: AsyncConnection, endpoint: str, since: int,
     first = await position_of(connection, since - SKEW, end)
     total = max(0, await position_of(connection, until + SKEW, end) - first)
     row = RecoveryRow(
-        new_id("recovery-", now), endpoint, since, until, first - 1, total, 0, 0, now, None if total else now
+        new_id("rec_", now), endpoint, since, until, first - 1, total, 0, 0, now, None if total else now
     )
     await add_recovery(connection, row)
     return row

@@ -98,8 +98,8 @@ async def newest_attempts(
     if wanted.message is not None:
         query = query.where(_attempt.message == wanted.message)
     query = _page(query, _attempt.at, _attempt.id, wanted.since, wanted.until, before, limit)
-    rows = (await connection.execute(query)).tuples()
-    return [LoggedAttempt(id_, AttemptRow._make((*columns, None))) for id_, *columns in rows]
+    rows = await connection.execute(query)
+    return [LoggedAttempt(row[0], AttemptRow._make((*row[1:], None))) for row in rows]
 
 
 async def find_attempt(connection: AsyncConnection, endpoint: str, id_: int) -> LoggedAttempt | None:
