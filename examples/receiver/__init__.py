@@ -1,0 +1,1 @@
+"""A receiver of webhooks, as a subscriber may write it."""
