@@ -41,7 +41,8 @@ from lifecycle_engine.api.idempotency import pruned
 from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.webhooks import deliveries, endpoints, events, messages, recoveries, secrets, trials
+from lifecycle_engine.api.webhooks.events import describe_events
+from lifecycle_engine.api.webhooks.routes import ROUTERS as WEBHOOKS
 
 VERSION = "0.1.0"
 
@@ -110,18 +111,12 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         jobs.router,
         dead_letters.router,
         keys.router,
-        endpoints.router,
-        secrets.router,
-        trials.router,
-        deliveries.router,
-        messages.router,
-        recoveries.router,
-        events.router,
+        *WEBHOOKS,
         diagrams.router,
     ):
         app.include_router(router)
     app.include_router(metrics.router, dependencies=[Depends(requires("metrics:read"))], responses=responses(401, 403))
-    events.install(app)
+    describe_events(app)
     openapi.install(app)
     problems.install(app)
     app.add_middleware(SentPath)

@@ -56,7 +56,7 @@ async def queue_alerts(
     told = await subscriptions.read(connection) if alerts else []
     for alert in alerts:
         event = About(alert.type)
-        takers = [one for one in told if one.endpoint.id != alert.endpoint and matches(one.filter, event, _NO_TRAITS)]
+        takers = [one for one in told if one.endpoint.id != alert.endpoint and matches(one.filter, event, None)]
         if takers:
             (id_,) = new_ids("msg_", now, 1)
             message = MessageRow(id_, alert.type, None, None, None, None, alert.at, now, alert_body(alert))

@@ -39,9 +39,7 @@ async def begin_recovery(connection: AsyncConnection, endpoint: str, since: int,
     end = await last_position(connection) + 1
     first = await position_of(connection, since - SKEW, end)
     total = max(0, await position_of(connection, until + SKEW, end) - first)
-    row = RecoveryRow(
-        new_id("rec_", now), endpoint, since, until, first - 1, total, 0, 0, now, None if total else now
-    )
+    row = RecoveryRow(new_id("rec_", now), endpoint, since, until, first - 1, total, 0, 0, now, None if total else now)
     await add_recovery(connection, row)
     return row
 

@@ -26,7 +26,8 @@ from lifecycle_engine.runners import pause
 from lifecycle_engine.store.database import Database, is_transient
 from lifecycle_engine.store.deliveries import give_back
 from lifecycle_engine.webhook.figures import Done
-from lifecycle_engine.webhook.signing import Secret, sign
+from lifecycle_engine.webhook.request import headers
+from lifecycle_engine.webhook.signing import Secret
 
 SLOTS = 200
 """Attempts that one process has under way at a time."""
@@ -202,13 +203,8 @@ class Dispatcher:
 
     async def _send(self, claim: Claim, secrets: Sequence[Secret], at: int) -> Exchange:
         body, message_id, timestamp = claim.message.body or b"", claim.message.id, at // SECOND
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(secrets, message_id, timestamp, body),
-        }
-        return await self._sender.send(claim.endpoint.url, headers, body, deadline=self._policy.deadline / SECOND)
+        head = headers(secrets, message_id, timestamp, body)
+        return await self._sender.send(claim.endpoint.url, head, body, deadline=self._policy.deadline / SECOND)
 
     def _count(self, written: Iterable[Written], now: int) -> None:
         for result, decision in written:

@@ -296,7 +296,7 @@ def schema_of(type_: str) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI) -> None:
+def describe_events(app: FastAPI) -> None:
     """Describes the events in the app's OpenAPI document, under `webhooks`."""
     for type_, (model, summary, description) in MODELS.items():
         app.webhooks.add_api_route(
