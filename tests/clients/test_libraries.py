@@ -148,7 +148,7 @@ async def test_a_wrong_key_is_told_in_words_that_the_library_reads(server: Serve
     told = await run(program, server.url, uuid.uuid4().hex, "le_wrong")
     assert told["errors"] != []
     if program.endswith(".py"):
-        assert all("key_unknown: this API key is unknown" in error for error in told["errors"])
+        assert all("key_unknown: " in error for error in told["errors"])
 
 
 @pytest.mark.asyncio(loop_scope="module")
