@@ -74,6 +74,7 @@ class Outbox:
             body |= {"recorded_at": format_instant(now), **data}
             rows.append(ChangeRow(customer, type, "shop", None, sequence, muted, now, json.dumps(body).encode()))
         async with self.database.transaction() as connection:
+            await self.database.clock(connection)  # rows are copied into a transaction that has begun
             await add_changes(connection, rows)
         while await sequence_changes(self.database, self._fan_out):
             pass
