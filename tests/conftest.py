@@ -4,7 +4,9 @@
 `LIFECYCLE_TEST_KAFKA` (bootstrap servers) name running ones to use instead.
 """
 
+import asyncio
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lifecycle_engine.schema import upgrade
+from lifecycle_engine.store.database import Database
 from tools.services import Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
 
 # `--hypothesis-profile=laws` looks for counterexamples in earnest. Machines under load are slow, not wrong.
@@ -46,19 +50,62 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaCluster]:
             yield started
 
 
-@pytest.fixture
-def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, dropped afterwards."""
-    name = f"test_{uuid.uuid4().hex}"
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a database with tables and nothing in them, to make copies of: quicker than migrating each."""
+    name = f"migrated_{uuid.uuid4().hex}"
     postgres.create_database(name)
+    asyncio.run(_migrate(postgres.url(name)))
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("migrated") / "lifecycle.db"
+    asyncio.run(_migrate(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, migrated_postgres: str) -> Iterator[str]:
+    """The URL of a migrated PostgreSQL database with nothing in it, dropped afterwards."""
+    yield from _database(postgres, migrated_postgres)
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database with nothing in it."""
+    return f"sqlite+aiosqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'lifecycle.db')}"
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a PostgreSQL database without tables, dropped afterwards."""
+    yield from _database(postgres, "template1")
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite database that does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'lifecycle.db'}"
+
+
+def _database(postgres: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.create_database(name, template)
     yield postgres.url(name)
     postgres.drop_database(name)
 
 
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """The URL of a SQLite database that does not exist yet."""
-    return f"sqlite+aiosqlite:///{tmp_path / 'lifecycle.db'}"
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    try:
+        async with database.transaction() as connection:
+            await connection.run_sync(upgrade)
+    finally:
+        await database.close()
 
 
 @pytest.fixture

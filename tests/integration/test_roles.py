@@ -71,7 +71,7 @@ async def test_an_address_in_use_is_named(sqlite_url: str, tmp_path: Path) -> No
         assert "Traceback" not in second.output()
 
 
-async def test_a_database_without_tables_is_told_what_to_do(sqlite_url: str, tmp_path: Path) -> None:
-    service = Service(["api"], settings_for(sqlite_url), tmp_path)
+async def test_a_database_without_tables_is_told_what_to_do(empty_sqlite_url: str, tmp_path: Path) -> None:
+    service = Service(["api"], settings_for(empty_sqlite_url), tmp_path)
     with pytest.raises(ServiceError, match="run: lifecycle-engine migrate"):
         await service.start()

@@ -17,7 +17,7 @@ from lifecycle_engine.store.tables import metadata
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
+    return str(request.getfixturevalue(f"empty_{request.param}_url"))
 
 
 def differences(connection: Connection) -> list[Any]:
