@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bench import report
 from bench.deadlines import Deadlines
+from bench.deliveries import Deliveries
 from bench.feed import Feed
 from bench.memory import Memory
 from bench.processes import BenchError, Servers, servers, share_cores
@@ -83,6 +84,7 @@ _MEASUREMENTS: Mapping[str, Kind] = {
     "refolds": Refolds,
     "deadlines": Deadlines,
     "feed": Feed,
+    "deliveries": Deliveries,
     "memory": Memory,
 }
 

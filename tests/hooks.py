@@ -73,11 +73,15 @@ class Outbox:
             body = {"customer_id": f"c{customer}", "from": "a", "to": "b", "move": "advance", "sequence": sequence}
             body |= {"recorded_at": format_instant(now), **data}
             rows.append(ChangeRow(customer, type, "shop", None, sequence, muted, now, json.dumps(body).encode()))
-        async with self.database.transaction() as connection:
-            await self.database.clock(connection)  # rows are copied into a transaction that has begun
-            await add_changes(connection, rows)
+        await self.add(rows)
         while await sequence_changes(self.database, self._fan_out):
             pass
+
+    async def add(self, rows: Sequence[ChangeRow]) -> None:
+        """Writes changes, which have no position yet."""
+        async with self.database.transaction() as connection:
+            await self.database.clock(connection)  # Rows are copied into a transaction that has begun.
+            await add_changes(connection, rows)
 
     async def claim(self, now: int, slots: int = 200, held: Mapping[str, int] | None = None) -> list[Claim]:
         async with self.database.transaction() as connection:

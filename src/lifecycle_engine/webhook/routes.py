@@ -1,24 +1,27 @@
-"""Where the connections to one host go, and the pool in which they are kept between exchanges."""
+"""Where the connections to one host go, and the pools in which they are kept between exchanges."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpcore
 
 from lifecycle_engine.webhook.connections import Connection
 
-KEPT_MOST = 16
-"""Connections to one host that are kept open while nobody uses them."""
+LANE = 4
+"""Exchanges that share a pool. A pool looks through all that it holds at each request: many small ones cost less."""
+LANES_KEPT = 8
+"""Pools of one host that are kept while nobody uses them, with at most `LANE` open connections each."""
 
 Dial = Callable[[], Awaitable[Connection]]
 
 
 class Route:
-    """A pool of connections to one host, all to the addresses that were checked when it was made."""
+    """The connections to one host, all to the addresses that were checked when it was made."""
 
     def __init__(self, dial: Dial, tls: ssl.SSLContext, idle: float, until: float) -> None:
         """`idle`: seconds that a connection is kept for; `until`: the loop's time until which the addresses hold."""
@@ -27,42 +30,59 @@ class Route:
         self.used = 0.0
         """When it was let go of last, by the loop's clock."""
         self._retired = False
-        # A pool looks through all that it holds at each request: one for a host stays small, one for all would not.
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=None,  # as many as there are exchanges, and those are limited by whoever sends
-            max_keepalive_connections=KEPT_MOST,
-            keepalive_expiry=idle,
-            http1=True,
-            http2=False,
-            retries=0,
-            network_backend=_Network(dial),
-        )
+        self._network = _Network(dial)
+        self._tls = tls
+        self._idle = idle
+        self._lanes: list[_Lane] = []
 
-    async def request(self, request: httpcore.Request) -> httpcore.Response:
-        """The answer's headers; its body is still to be read, and it to be closed."""
-        return await self._pool.handle_async_request(request)
+    @asynccontextmanager
+    async def lane(self) -> AsyncIterator[httpcore.AsyncConnectionPool]:
+        """A pool with room for one more exchange, which must end before this does."""
+        # The first one that has room, so that the last ones fall idle when there is less to do.
+        lane = next((one for one in self._lanes if one.users < LANE), None)
+        if lane is None:
+            lane = _Lane(self._network, self._tls, self._idle)
+            self._lanes.append(lane)
+        self.users += 1
+        lane.users += 1
+        try:
+            yield lane.pool
+        finally:
+            self.users -= 1
+            lane.users -= 1
+            self.used = asyncio.get_running_loop().time()
+            if not lane.users and (self._retired or lane in self._lanes[LANES_KEPT:]):
+                self._lanes.remove(lane)
+                await lane.pool.aclose()
 
     @property
     def connections(self) -> int:
         """Open, whether used or not."""
-        return len(self._pool.connections)
+        return sum(len(lane.pool.connections) for lane in self._lanes)
 
     async def retire(self) -> None:
         """Closes what is idle now, and the rest when it is let go of. Nothing new is to be sent here."""
         self._retired = True
-        if not self.users:
-            await self._pool.aclose()
+        for lane in [one for one in self._lanes if not one.users]:
+            self._lanes.remove(lane)
+            await lane.pool.aclose()
 
-    async def __aenter__(self) -> Route:
-        self.users += 1
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self.users -= 1
-        self.used = asyncio.get_running_loop().time()
-        if self._retired and not self.users:
-            await self._pool.aclose()
+class _Lane:
+    """A small pool, and how many exchanges use it."""
+
+    def __init__(self, network: _Network, tls: ssl.SSLContext, idle: float) -> None:
+        self.users = 0
+        self.pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=None,  # as many as there are exchanges, and those are limited by whoever sends
+            max_keepalive_connections=LANE,
+            keepalive_expiry=idle,
+            http1=True,
+            http2=False,
+            retries=0,
+            network_backend=network,
+        )
 
 
 class _Network(httpcore.AsyncNetworkBackend):

@@ -148,8 +148,9 @@ class Sender:
         request = _request(target, headers, body)
         while True:
             try:
-                async with await self._route(target) as route:
-                    return await self._exchange(route, request, answer)
+                route = await self._route(target)
+                async with route.lane() as pool:
+                    return await self._exchange(pool, request, answer)
             except WentStale:
                 # No failure of anybody's, so once more: each time one of the connections is gone, and a new one
                 # does not go stale.
@@ -157,8 +158,8 @@ class Sender:
             except httpcore.ProtocolError as error:
                 raise ExchangeError(Failure.PROTOCOL, f"did not answer in HTTP/1.1: {error}"[:200]) from None
 
-    async def _exchange(self, route: Route, request: httpcore.Request, answer: Answer) -> None:
-        response = await route.request(request)
+    async def _exchange(self, pool: httpcore.AsyncConnectionPool, request: httpcore.Request, answer: Answer) -> None:
+        response = await pool.handle_async_request(request)
         try:
             answer.status, answer.headers = response.status, response.headers
             connection = response.extensions["network_stream"]
