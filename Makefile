@@ -62,7 +62,7 @@ verify-lapses: $(DEVELOPMENT) ## load all of CDNOW in the order of its file whil
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations
 
-bench: $(DEVELOPMENT) ## measure throughput beside the bare floor and the day-one service, the fold, timers, memory
+bench: $(DEVELOPMENT) ## measure throughput and formats beside the bare floor and the day-one service, the fold, timers, memory
 	$(PYTHON) -m bench
 
 format: $(DEVELOPMENT) ## format, and mend what the linter can

@@ -14,6 +14,7 @@ from bench import report
 from bench.deadlines import Deadlines
 from bench.deliveries import Deliveries
 from bench.feed import Feed
+from bench.formats import Formats
 from bench.memory import Memory
 from bench.processes import BenchError, Servers, servers, share_cores
 from bench.progress import Progress
@@ -79,6 +80,7 @@ def _run(options: argparse.Namespace, cores: int) -> str:
 
 _MEASUREMENTS: Mapping[str, Kind] = {
     "throughput": Throughput,
+    "formats": Formats,
     "worker": WorkerAlone,
     "steps": Steps,
     "refolds": Refolds,

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import uvloop
@@ -62,10 +62,12 @@ class Address:
     host: str = "127.0.0.1"
     headers: Sequence[str] = ()
 
-    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Sequence[str] = ("Content-Type: application/json",)
+    ) -> bytes:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}:{self.port}", *self.headers]
         if body:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+            lines += [*headers, f"Content-Length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -116,10 +118,37 @@ _acknowledgement = msgspec.json.Decoder(Acknowledgement).decode
 _customer = msgspec.json.Decoder(Customer).decode
 
 
-async def drive(address: Address, load: Load, posted: Callable[[int], object] = lambda count: None) -> Figures:
+class Format(Protocol):
+    """How touchpoints are put into requests, and how many of them an answer acknowledges."""
+
+    def request(self, address: Address, touchpoints: Sequence[Mapping[str, Any]]) -> bytes: ...
+
+    def accepted(self, count: int, answer: bytes) -> int:
+        """Of the `count` that a request carried that was answered with a 2xx."""
+
+
+class Native:
+    """One as an object, several as an array."""
+
+    def request(self, address: Address, touchpoints: Sequence[Mapping[str, Any]]) -> bytes:
+        body = _encode(touchpoints if len(touchpoints) > 1 else touchpoints[0])
+        return address.request("POST", "/v1/touchpoints", body)
+
+    def accepted(self, count: int, answer: bytes) -> int:
+        summary = _acknowledgement(answer).summary
+        return summary.accepted if summary else 1
+
+
+async def drive(
+    address: Address,
+    load: Load,
+    posted: Callable[[int], object] = lambda count: None,
+    format: Format | None = None,
+) -> Figures:
     """Posts the load and waits until it shows; `posted` hears of each answered request how many it carried."""
     run = uuid.uuid4().hex[:12]
-    lanes = _lanes(address, load, run)
+    format = format or Native()
+    lanes = _lanes(address, load, run, format)
     latencies: list[float] = []
     statuses: Counter[int] = Counter()
     accepted = 0
@@ -132,8 +161,7 @@ async def drive(address: Address, load: Load, posted: Callable[[int], object] = 
             latencies.append(time.perf_counter() - began)
             statuses[status] += 1
             if 200 <= status < 300:
-                summary = _acknowledgement(body).summary
-                accepted += summary.accepted if summary else 1
+                accepted += format.accepted(count, body)
             posted(count)
 
     connections = [await Connection.open(address) for _ in lanes]
@@ -176,15 +204,14 @@ def touchpoint(run: str, number: int) -> dict[str, Any]:
     }
 
 
-def _lanes(address: Address, load: Load, run: str) -> list[Iterator[tuple[int, bytes]]]:
+def _lanes(address: Address, load: Load, run: str, format: Format) -> list[Iterator[tuple[int, bytes]]]:
     """For each connection the requests that it sends, each with the number of its touchpoints."""
 
     def requests(numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         built = []
         for start in range(0, len(numbers), load.per_request):
             some = [touchpoint(run, number) for number in numbers[start : start + load.per_request]]
-            body = _encode(some if load.per_request > 1 else some[0])
-            built.append((len(some), address.request("POST", "/v1/touchpoints", body)))
+            built.append((len(some), format.request(address, some)))
         return iter(built)
 
     everything = range(load.touchpoints)

@@ -75,7 +75,7 @@ class Intake:
                 submission.id = uuid7(now)
             try:
                 if isinstance(arrival, Translated):
-                    made = stamps.of(arrival.source, reserved=arrival.reserved).record(submission, arrival.age)
+                    made = stamps.of(arrival.source, reserved=arrival.reserved).record(submission, arrival.sent_at)
                 else:
                     made = stamp.record(submission)
             except InvalidMessageError as error:

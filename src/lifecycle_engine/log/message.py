@@ -173,17 +173,17 @@ class Stamp:
         self._reserved = reserved
         self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
 
-    def record(self, submission: Submission, age: int | None = None) -> Record:
+    def record(self, submission: Submission, sent_at: int | None = None) -> Record:
         """The record of a submission that has an id. Raises InvalidMessageError.
 
-        `age`, where the poster has told it, is how long before it was sent the touchpoint occurred, in microseconds by
-        the poster's clock: then this is reckoned from `received_at`, however wrong that clock is.
+        `sent_at`, where the poster has told it, is when it was sent by the clock that `occurred_at` is by, in
+        microseconds since the epoch: how long ago it occurred is then told by that clock, however wrong it is.
         """
         _check(submission)
         given = None if submission.occurred_at is None else _occurred_at(submission.occurred_at)
         occurred_at, fields = given, self._fields
-        if age is not None:
-            occurred_at = self._received_at - age
+        if sent_at is not None and given is not None:
+            occurred_at = self._received_at - (sent_at - given)
             if not EARLIEST <= occurred_at <= LATEST:
                 raise InvalidMessageError("invalid_time", "was not sent when it is said to have been", "/occurred_at")
             fields = b',"corrected_at":"%b"%b' % (format_instant(occurred_at).encode(), fields)

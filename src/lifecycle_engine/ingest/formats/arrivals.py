@@ -23,14 +23,15 @@ class Unreadable(NamedTuple):
 class Translated(NamedTuple):
     """A submission that was made of another format.
 
-    `source` is None where the poster's key says it. `age` is how long before it was sent it occurred, in microseconds
-    by the poster's clock; None where that clock counts. `reserved`: the format has a word for an entry of a reserved
-    type. `names` says what a field of the submission is called in the format.
+    `source` is None where the poster's key says it. `sent_at` is when it was sent by the poster's clock, in
+    microseconds since the epoch; None where what that clock says of the touchpoint counts as it is. `reserved`: the
+    format has a word for an entry of a reserved type. `names` says what a field of the submission is called in the
+    format.
     """
 
     submission: Submission
     source: str | None
-    age: int | None
+    sent_at: int | None
     reserved: bool
     names: Mapping[str, str]
 

@@ -164,15 +164,15 @@ _NAMES_BY_SUBJECT = {**_NAMES, "customer_id": "subject"}
 
 def _value(name: str, value: Any) -> str:
     """An attribute as a text, which is what all of them are in headers, so that an event is the same in every mode."""
-    if not _NAME(name):
+    if name not in _NOT_CONTEXT and not _NAME(name):
         detail = "is no name of an attribute: those consist of a to z and digits"
         raise InvalidMessageError("unknown_field", detail, f"/{name[:64].encode('utf-8', 'replace').decode()}")
-    if isinstance(value, bool):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, int) and name not in _NOT_CONTEXT:
         text = str(value)
-    elif isinstance(value, str):
-        text = value
     else:
         raise InvalidMessageError("wrong_type", "must be a text", f"/{name}")
     if not text:

@@ -178,10 +178,8 @@ def _translated(kind: str | None, call: Call, batch: _Batch, types: EventTypes) 
         properties=properties,
         context=context,
     )
-    age = None
-    if occurred_at is not None and (sent_at := call.sentAt or batch.sentAt):
-        age = _instant(sent_at, "/sentAt") - _instant(occurred_at, "/timestamp")
-    return Translated(submission, None, age, type_ == IDENTIFY, names)
+    sent_at = call.sentAt or batch.sentAt
+    return Translated(submission, None, _sent_at(sent_at) if sent_at else None, type_ == IDENTIFY, names)
 
 
 _NAMES = {
@@ -207,11 +205,12 @@ def _merged(of_batch: JsonObject | None, of_call: JsonObject | None) -> JsonObje
 
 
 @lru_cache(1024)
-def _instant(text: str, pointer: str) -> int:
+def _sent_at(text: str) -> int:
+    """All calls of one batch have the same."""
     try:
         return parse_instant(text)
     except ValueError as error:
-        raise InvalidMessageError("invalid_time", str(error), pointer) from None
+        raise InvalidMessageError("invalid_time", str(error), "/sentAt") from None
 
 
 def _message_id(raw: bytes) -> str | None:
