@@ -24,7 +24,7 @@ run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first mi
 test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-check: check-format check-code check-types check-layers check-openapi check-diagrams check-requirements ## format, lint, types, layers, OpenAPI, diagrams, requirements
+check: check-format check-code check-types check-layers check-openapi check-diagrams check-requirements ## format, lint, types, layers, OpenAPI, AsyncAPI, diagrams, requirements
 
 check-format: $(DEVELOPMENT)
 	$(PYTHON) -m ruff format --check $(CODE)
@@ -40,6 +40,7 @@ check-layers: $(DEVELOPMENT)
 
 check-openapi: $(DEVELOPMENT)
 	$(PYTHON) -m lifecycle_engine openapi --check
+	$(PYTHON) -m lifecycle_engine asyncapi --check
 
 check-diagrams: $(DEVELOPMENT)
 	$(PYTHON) -m tools.diagrams --check

@@ -1,4 +1,4 @@
-"""The command line: `lifecycle-engine serve | migrate | resume | keys | secrets | openapi`."""
+"""The command line: `lifecycle-engine serve | migrate | resume | keys | secrets | openapi | asyncapi`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from lifecycle_engine import key_commands, roles
-from lifecycle_engine.api.app import document
+from lifecycle_engine.api.app import VERSION, document
+from lifecycle_engine.log import asyncapi
 from lifecycle_engine.outbox.vault import VaultError, generate_master_key
 from lifecycle_engine.schema import SchemaError, check_schema, migrate
 from lifecycle_engine.settings import Settings, SettingsError, load_settings
@@ -20,16 +22,14 @@ from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.halts import end_halt
 from lifecycle_engine.webhook.secrets import reencrypt
 
-OPENAPI = Path("openapi/openapi.json")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code (0 done, 1 failed, 2 wrong words or settings)."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        if options.command == "openapi":
-            return _openapi(check=options.check, path=options.file)
+        if options.command in _DOCUMENTS:
+            return _document(options.command, check=options.check, path=options.file)
         if options.command == "secrets" and options.action == "key":
             print(generate_master_key())
             return 0
@@ -67,9 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     actions = secrets.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("key", help="print a new key for LIFECYCLE_MASTER_KEYS")
     actions.add_parser("reencrypt", help="encrypt all secrets under the first of LIFECYCLE_MASTER_KEYS")
-    openapi = commands.add_parser("openapi", help="print the OpenAPI document")
-    openapi.add_argument("--check", action="store_true", help="fail if the committed one differs")
-    openapi.add_argument("--file", type=Path, default=OPENAPI, help=f"the committed one (default: {OPENAPI})")
+    for name, (title, committed, _) in _DOCUMENTS.items():
+        described = commands.add_parser(name, help=f"print the {title} document")
+        described.add_argument("--check", action="store_true", help="fail if the committed one differs")
+        described.add_argument("--file", type=Path, default=committed, help=f"the committed one (default: {committed})")
     return parser
 
 
@@ -137,14 +138,25 @@ async def _resume(settings: Settings) -> int:
     return 0
 
 
-def _openapi(*, check: bool, path: Path) -> int:
-    text = json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def _asyncapi() -> dict[str, Any]:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    return asyncapi.document(VERSION, defaults["kafka_topic"], defaults["kafka_partitions"])
+
+
+_DOCUMENTS: Mapping[str, tuple[str, Path, Callable[[], dict[str, Any]]]] = {
+    "openapi": ("OpenAPI", Path("openapi/openapi.json"), document),
+    "asyncapi": ("AsyncAPI", Path("openapi/asyncapi.json"), _asyncapi),
+}
+
+
+def _document(name: str, *, check: bool, path: Path) -> int:
+    text = json.dumps(_DOCUMENTS[name][2](), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     if not check:
         sys.stdout.write(text)
         return 0
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return 0
-    return _fail(f"{path} is not what the program serves; write it anew: lifecycle-engine openapi > {path}", 1)
+    return _fail(f"{path} is not what the program serves; write it anew: lifecycle-engine {name} > {path}", 1)
 
 
 def _fail(message: str, code: int) -> int:

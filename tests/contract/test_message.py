@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
+from lifecycle_engine.log import asyncapi
 from lifecycle_engine.log.message import (
     EARLIEST,
     MAX_MESSAGE_BYTES,
@@ -244,3 +245,18 @@ def test_instants_are_written_as_they_are_read(instant: int) -> None:
     text = format_instant(instant)
     assert parse_instant(text) == instant
     assert ("." in text) == bool(instant % 1_000_000)
+
+
+def test_the_asyncapi_document_describes_what_is_read() -> None:
+    described = asyncapi.document("1", "topic", 4)
+    (example,) = described["components"]["messages"]["touchpoint"]["examples"]
+    fact = decode(json.dumps(example["payload"]).encode())
+    assert fact.touchpoint.properties == example["payload"]["properties"]
+    schema = described["components"]["schemas"]["Touchpoint"]
+    assert set(schema["required"]) == {"type", "id", "source", "received_at"}
+    assert schema["additionalProperties"] is False
+    assert all("description" in field for field in schema["properties"].values())
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(described)):
+        found: Any = described
+        for part in reference.split("/"):
+            found = found[part]

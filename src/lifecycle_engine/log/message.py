@@ -237,6 +237,13 @@ def decode(value: bytes) -> Fact:
     )
 
 
+def message_schema() -> dict[str, Any]:
+    """The JSON Schema of a message, as far as a schema can say what `decode` takes."""
+    _, components = msgspec.json.schema_components([_Message])
+    schema: dict[str, Any] = components["_Message"]
+    return schema
+
+
 def decode_body(body: bytes) -> tuple[JsonObject, JsonObject]:
     """The properties and the context in a fact's `body`."""
     both = _decode_body(body)
