@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import NoReturn
 
+from lifecycle_engine.outbox.vault import generate_master_key
 from lifecycle_engine.roles import ROLES
 from lifecycle_engine.settings import PREFIX, Settings, SettingsError, load_settings
 from tools.services import Kafka, Postgres, ServiceError, temporary_directory
@@ -24,6 +25,7 @@ from tools.supervisor import Supervised
 
 STOP_SECONDS = 12
 DATABASE_URL = f"{PREFIX}DATABASE_URL"
+MASTER_KEYS = f"{PREFIX}MASTER_KEYS"
 KAFKA_BOOTSTRAP_SERVERS = f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS"
 
 
@@ -63,6 +65,9 @@ def _services(settings: Settings, stack: ExitStack) -> Mapping[str, str]:
         started[KAFKA_BOOTSTRAP_SERVERS] = kafka.bootstrap_servers
     for name, value in started.items():
         print(f"Started for the while, its data goes with it: {name}={value}", flush=True)
+    if DATABASE_URL in started and settings.master_keys is None:
+        # What it encrypts goes with the database.
+        return {**started, MASTER_KEYS: generate_master_key()}
     return started
 
 

@@ -337,9 +337,10 @@ def open_vault(settings: Settings) -> Vault:
 
     Empty where there is neither. Raises StartError.
     """
-    if settings.master_keys is not None:
+    given = "" if settings.master_keys is None else settings.master_keys.get_secret_value().strip()
+    if given:
         try:
-            return Vault(parse_master_keys(settings.master_keys.get_secret_value()))
+            return Vault(parse_master_keys(given))
         except ValueError as error:
             raise StartError(f"LIFECYCLE_MASTER_KEYS: {error}") from None
     scheme, _, path = settings.database_url.partition(":///")

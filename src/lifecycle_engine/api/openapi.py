@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from lifecycle_engine.api import ingest_openapi
 from lifecycle_engine.api.problems import MEDIA_TYPE, Problem
+from lifecycle_engine.api.webhooks.examples import examples
 
 _KEY = "key"
 _TAGS = [
@@ -57,8 +58,11 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components["securitySchemes"] = {
         _KEY: {"type": "http", "scheme": "bearer", "description": "An API key; each has scopes."}
     }
-    for operations in document.get("webhooks", {}).values():
+    for type_, operations in document.get("webhooks", {}).items():
         for operation in operations.values():
+            # Here, since FastAPI leaves out whatever is null.
+            body = operation["requestBody"]["content"]["application/json"]
+            body["examples"] = {name: {"value": value} for name, value in examples()[type_].items()}
             # It is the receiver who answers, and nobody tells it how to refuse.
             operation["responses"].pop("422")
     for operations in document["paths"].values():

@@ -310,15 +310,6 @@ def describe_events(app: FastAPI) -> None:
             status_code=204,
             response_class=Response,
             response_description="Taken. Any 2xx will do; all else is tried again, but for 410, which disables it",
-            openapi_extra={
-                "requestBody": {
-                    "content": {
-                        "application/json": {
-                            "examples": {name: {"value": value} for name, value in examples()[type_].items()}
-                        }
-                    }
-                }
-            },
         )
 
 
