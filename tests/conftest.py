@@ -8,8 +8,10 @@ import asyncio
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,7 +57,7 @@ def migrated_postgres(postgres: PostgresServer) -> Iterator[str]:
     """The name of a database with tables and nothing in them, to make copies of: quicker than migrating each."""
     name = f"migrated_{uuid.uuid4().hex}"
     postgres.create_database(name)
-    asyncio.run(_migrate(postgres.url(name)))
+    _in_a_loop_of_its_own(_migrate(postgres.url(name)))
     yield name
     postgres.drop_database(name)
 
@@ -64,7 +66,7 @@ def migrated_postgres(postgres: PostgresServer) -> Iterator[str]:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file."""
     path = tmp_path_factory.mktemp("migrated") / "lifecycle.db"
-    asyncio.run(_migrate(f"sqlite+aiosqlite:///{path}"))
+    _in_a_loop_of_its_own(_migrate(f"sqlite+aiosqlite:///{path}"))
     return path
 
 
@@ -97,6 +99,12 @@ def _database(postgres: PostgresServer, template: str) -> Iterator[str]:
     postgres.create_database(name, template)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+def _in_a_loop_of_its_own(work: Coroutine[Any, Any, None]) -> None:
+    """Runs it to its end, also where an asynchronous fixture has asked, and so a loop runs in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
 
 
 async def _migrate(url: str) -> None:
