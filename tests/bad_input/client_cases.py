@@ -286,7 +286,7 @@ def _calls() -> Iterator[Case]:
         ("nobody", b'"nobody"', 401, "key_unknown"),
         ("NUL", rb'"\u0000"', 401, "key_unknown"),
         ("a surrogate", rb'"\ud800"', 400, "invalid_character"),
-        ("1", b"1", 400, "wrong_type"),
+        ("1", b"1", 401, "key_missing"),
     ):
         sent = post("/v1/track", call("track", writeKey=value), key=None)
         yield Case(f"a writeKey that is {name}", sent, status, code)

@@ -132,6 +132,12 @@ def _identities() -> Iterator[Case]:
         "control_character",
     )
     yield Case("a merge into itself", post(f"{ADA}/merge", b'{"into":"ada",%b}' % WHY), 422, "merged_into_itself")
+    yield Case(
+        "a merge into a control character",
+        post(f"{ADA}/merge", rb'{"into":"\u009b2J",%b}' % WHY),
+        422,
+        "control_character",
+    )
     yield Case("a merge into NUL", post(f"{ADA}/merge", rb'{"into":"\u0000",%b}' % WHY), 422, "invalid_character")
     yield Case(
         "a merge into 257 characters",

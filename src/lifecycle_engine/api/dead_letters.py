@@ -18,7 +18,7 @@ from lifecycle_engine.log.port import Record
 from lifecycle_engine.store.dead_letters import DeadLetter, LetterFilter, find_dead_letter, newest_dead_letters
 from lifecycle_engine.store.halts import end_halt, find_halt
 
-router = APIRouter(prefix="/v1/dead-letters", tags=["operate"], responses=responses(401, 403, 422, 503))
+router = APIRouter(prefix="/v1/dead-letters", tags=["operate"], responses=responses(400, 401, 403, 422, 503))
 READ = Depends(requires("operate:read"))
 WRITE = Depends(requires("operate:write"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +21,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifecycle_engine.log.port import LogUnavailableError
@@ -201,13 +200,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """All that can be done at a path: each route knows of its own methods only."""
-    routes: Iterable[BaseRoute] = request.app.routes
+    """All that can be done at a path: the route that refuses a method knows of its own only."""
+    path, paths = request.url.path, request.app.openapi()["paths"]
     found = {
-        method
-        for route in routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
+        method.upper()
+        for template, operations in ({path: paths[path]} if path in paths else paths).items()
+        if re.fullmatch(re.sub(r"\\{[^{}]*\\}", "[^/]+", re.escape(template)), path)
+        for method in operations
     }
     return sorted(found)
 

@@ -5,6 +5,7 @@ docs/message.md describes them for those who write to the topic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from lifecycle_engine.lifecycle.instants import parse_instant
 from lifecycle_engine.lifecycle.touchpoints import IDENTIFY, LINK, MERGE, OVERRIDE, RETRACT, UNLINK, UNMERGE
 
 MAX_NAME = 256
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Mistake(NamedTuple):
@@ -56,6 +58,8 @@ def _both(entry: Entry) -> Mistake | None:
 def _merge(entry: Entry) -> Mistake | None:
     if mistake := _customer_only(entry) or _text(entry, "into"):
         return mistake
+    if _CONTROL.search(entry.properties["into"]):
+        return Mistake("control_character", "contains a control character", "/properties/into")
     if entry.properties["into"] == entry.customer_id:
         return Mistake("merged_into_itself", "a customer cannot be merged into itself", "/properties/into")
     return _unknown(entry, "into", "reason", "actor")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,7 @@ class Call(msgspec.Struct, gc=False):
     traits: JsonObject | None = None
     context: JsonObject | None = None
     integrations: JsonObject | None = None
+    writeKey: str | None = None
     timestamp: str | None = None
     originalTimestamp: str | None = None
     sentAt: str | None = None
@@ -55,10 +56,11 @@ class _Batch(msgspec.Struct):
     context: JsonObject | None = None
     integrations: JsonObject | None = None
     sentAt: str | None = None
+    writeKey: str | None = None
 
 
 class _Keyed(msgspec.Struct):
-    writeKey: str | None = None
+    writeKey: Any = None
 
 
 class _Named(msgspec.Struct):
@@ -73,7 +75,13 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 def write_key(body: bytes) -> str | None:
     """The key in a body, where it is not in a header. Raises InvalidMessageError for what is not JSON."""
-    return read(_decode_keyed, body, MAX_BATCH_BYTES).writeKey
+    try:
+        given = read(_decode_keyed, body, MAX_BATCH_BYTES).writeKey
+    except InvalidMessageError as error:
+        if error.code == "malformed":
+            raise
+        return None
+    return given if isinstance(given, str) else None
 
 
 def read_call(kind: str, body: bytes, types: EventTypes) -> Arrival:
