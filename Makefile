@@ -11,7 +11,8 @@ INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-format check-code check-types check-layers check-openapi check-diagrams \
-	check-requirements services run-production verify-laws verify-lapses verify-mutations bench format lock development
+	check-requirements services run-production verify-laws verify-lapses verify-api verify-decoders verify-mutations \
+	bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -59,6 +60,12 @@ verify-laws: $(DEVELOPMENT) ## look for a counterexample to the laws of the fold
 
 verify-lapses: $(DEVELOPMENT) ## load all of CDNOW in the order of its file while timers are at work
 	LIFECYCLE_TEST_CDNOW_CUSTOMERS=23570 $(PYTHON) -m pytest tests/cdnow/test_lapses.py
+
+verify-api: $(DEVELOPMENT) ## try every route as the OpenAPI document describes it, with hundreds of requests each
+	LIFECYCLE_TEST_API_EXAMPLES=100 $(PYTHON) -m pytest --timeout 0 tests/bad_input/test_api.py
+
+verify-decoders: $(DEVELOPMENT) ## look for bytes that break a decoder (MINUTES=10)
+	LIFECYCLE_TEST_DECODER_MINUTES=$(or $(MINUTES),10) $(PYTHON) -m pytest --timeout 0 tests/bad_input/test_decoders.py
 
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations

@@ -61,7 +61,7 @@ _PARAMETER = {
     "description": "1 to 255 ASCII characters, quoted or bare. For a day the same request with the same key and "
     "Idempotency-Key is answered with its first answer (`Idempotency-Replayed: true`) and done once; another request "
     "gets 422, one that is still being worked on 409.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "schema": {"type": "string", "pattern": r'^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$'},
     "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
 }
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"').fullmatch

@@ -162,6 +162,7 @@ _CLOUD_EVENT: Mapping[str, Any] = {
     "title": "CloudEvent",
     "description": "An event of CloudEvents 1.0. Its other extension attributes become the touchpoint's context.",
     "required": ["specversion", "id", "source", "type"],
+    "not": {"required": ["data", "data_base64"]},
     "properties": {
         "specversion": {"type": "string", "const": "1.0"},
         "id": {"type": "string", "minLength": 1, "maxLength": 128},

@@ -416,7 +416,7 @@ def _walk(value: Any) -> Iterator[tuple[str, int, Any]]:
         if isinstance(item, dict):
             yield pointer, depth, None
             for key, inner in item.items():
-                within = f"{pointer}/{_pointer_part(key)}"
+                within = f"{pointer}/{pointer_part(key)}"
                 yield within, depth, key
                 waiting.append((within, depth + 1, inner))
         elif isinstance(item, list):
@@ -426,7 +426,7 @@ def _walk(value: Any) -> Iterator[tuple[str, int, Any]]:
             yield pointer, 0, item
 
 
-def _pointer_part(key: str) -> str:
+def pointer_part(key: str) -> str:
     """One step of a JSON pointer that can be stored and shown whatever the poster named it."""
     return _readable(key[:64]).replace("~", "~0").replace("/", "~1")
 
@@ -454,7 +454,7 @@ def _explained(error: Exception, raw: bytes) -> InvalidMessageError:
         check_json(raw)
         return _too_deep("")
     if field := _FIELD.match(text):
-        pointer = f"/{_pointer_part(field[2])}"
+        pointer = f"/{pointer_part(field[2])}"
         if field[1] == "missing required":
             return InvalidMessageError("missing_field", "is required", pointer)
         return InvalidMessageError("unknown_field", "is not a field of a touchpoint", pointer)

@@ -22,6 +22,7 @@ from lifecycle_engine.log.message import (
     InvalidMessageError,
     find_id,
     make_submission,
+    pointer_part,
     read,
 )
 
@@ -80,7 +81,7 @@ def read_binary(headers: Iterable[tuple[bytes, bytes]], body: bytes, types: Even
             if name.startswith(PREFIX):
                 attribute = name[len(PREFIX) :].decode("latin-1")
                 if attribute in attributes:
-                    raise InvalidMessageError("repeated_attribute", "is there twice", f"/{attribute[:64]}")
+                    raise InvalidMessageError("repeated_attribute", "is there twice", f"/{pointer_part(attribute)}")
                 if attribute in ("data", "datacontenttype"):
                     raise InvalidMessageError("unknown_field", "is no header of an event", f"/{attribute}")
                 attributes[attribute] = _header(attribute, value)
@@ -166,7 +167,7 @@ def _value(name: str, value: Any) -> str:
     """An attribute as a text, which is what all of them are in headers, so that an event is the same in every mode."""
     if name not in _NOT_CONTEXT and not _NAME(name):
         detail = "is no name of an attribute: those consist of a to z and digits"
-        raise InvalidMessageError("unknown_field", detail, f"/{name[:64].encode('utf-8', 'replace').decode()}")
+        raise InvalidMessageError("unknown_field", detail, f"/{pointer_part(name)}")
     if isinstance(value, str):
         text = value
     elif isinstance(value, bool):
@@ -200,7 +201,9 @@ def _header(name: str, value: bytes) -> str:
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
-        raise InvalidMessageError("malformed", "is not UTF-8 once its percent signs are decoded", f"/{name}") from None
+        raise InvalidMessageError(
+            "malformed", "is not UTF-8 once its percent signs are decoded", f"/{pointer_part(name)}"
+        ) from None
 
 
 def _data(media_type: Any, data: bytes, pointer: str) -> Any:
