@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,7 +22,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 _RETRYABLE_STATES = frozenset({"25P03", "40001", "40P01", "55P03"})
 _STALLED_MS = 30_000
 """A process that stands still in the middle of a transaction must not hold its rows from whoever replaces it."""
-_MAY_PASS = ("database is locked", "database or disk is full", "disk I/O error", "connection is closed")
+_SQLITE_MAY_PASS = ("database is locked", "database or disk is full", "disk I/O error")
 _BY_KEY_ONLY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 
@@ -72,21 +71,15 @@ class Database:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same transaction may succeed when it is tried again: a deadlock, a lost connection, a restart.
-
-    Of errors of SQLAlchemy, and of those of asyncpg, which rows.py calls for COPY.
-    """
-    cause: BaseException | None = error
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        cause = error.orig
-    elif not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+    """Whether the same transaction may succeed when it is tried again: a deadlock, a lost connection, a restart."""
+    if not isinstance(error, DBAPIError):
         return isinstance(error, OSError | PoolTimeoutError)
-    state = getattr(cause, "sqlstate", None) or ""
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None) or ""
     if state in _RETRYABLE_STATES or state.startswith(("08", "57P", "53")):
         return True
-    return any(words in str(cause) for words in _MAY_PASS)
+    return any(words in str(error.orig) for words in _SQLITE_MAY_PASS)
 
 
 def _sqlite(url: str) -> AsyncEngine:

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, bindparam, func, insert, or_, select, text, u
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lifecycle_engine.store.database import Database
+from lifecycle_engine.store.rows import ask
 from lifecycle_engine.store.tables import activation, customer, definition_set, lifecycle
 
 RETIRED = 0
@@ -75,8 +76,8 @@ async def definition_number(connection: AsyncConnection) -> int:
 async def clock_and_definitions(database: Database, connection: AsyncConnection) -> tuple[int, int]:
     """The database's clock now, and the number of the active set, in one question."""
     query = f"SELECT {database.clock_expression} AS now, number FROM definition_set"
-    row: Any = (await connection.exec_driver_sql(query)).one()
-    return row.now, row.number
+    ((now, number),) = await ask(connection, query)
+    return now, number
 
 
 async def switches(connection: AsyncConnection, key: str | None = None) -> list[Switch]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, SmallInteger, String, Table
-from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ARRAYS: tuple[tuple[type, str], ...] = (
@@ -23,6 +23,7 @@ _ARRAYS: tuple[tuple[type, str], ...] = (
     (String, "text"),
 )
 _SQLITE_VARIABLES = 30_000
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Statement:
@@ -56,14 +57,14 @@ class Statement:
             return []
         if connection.dialect.name == "postgresql":
             columns = tuple(list(column) for column in zip(*rows, strict=True))
-            return _all(await connection.exec_driver_sql(self._postgresql, columns))
+            return await ask(connection, self._postgresql, columns)
         returned: list[Any] = []
         most = max(1, _SQLITE_VARIABLES // self._width)
         for start in range(0, len(rows), most):
             part = rows[start : start + most]
             sql = self._sqlite.format(values=", ".join([self._values] * len(part)))
             parameters = tuple(value for row in part for value in row)
-            returned += _all(await connection.exec_driver_sql(sql, parameters))
+            returned += await ask(connection, sql, parameters)
         return returned
 
 
@@ -82,18 +83,40 @@ class Append:
         self._insert = insert(table, columns)
 
     async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> None:
-        """Appends the rows in the connection's transaction, which must have begun with another statement."""
-        if rows and connection.dialect.name == "postgresql":
-            # Past SQLAlchemy, whose drivers know no COPY; `is_transient` knows what it raises.
-            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
-            assert driver.is_in_transaction()
-            await driver.copy_records_to_table(self._table, records=rows, columns=self._columns)
-        else:
+        if not rows or (driver := _driver(connection)) is None:
             await self._insert(connection, rows)
+            return
+        try:
+            await driver.copy_records_to_table(self._table, records=rows, columns=self._columns)
+        except _DRIVER_ERRORS as error:
+            raise _told(error, driver, f"COPY {self._table}") from error
 
 
-def _all(result: CursorResult[Any]) -> list[Any]:
-    return list(result.all()) if result.returns_rows else []
+async def ask(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+    """Runs one statement, written as the database's driver takes it, and gives the rows that it returned."""
+    if (driver := _driver(connection)) is None:
+        result = await connection.exec_driver_sql(sql, parameters)
+        return list(result.all()) if result.returns_rows else []
+    try:
+        return list(await driver.fetch(sql, *parameters))
+    except _DRIVER_ERRORS as error:
+        raise _told(error, driver, sql) from error
+
+
+def _driver(connection: AsyncConnection) -> asyncpg.Connection | None:
+    """PostgreSQL's driver itself: SQLAlchemy costs as much again for each statement, and does not know COPY.
+
+    None on SQLite, and before the first statement of a transaction: SQLAlchemy begins it with that.
+    """
+    if connection.dialect.name != "postgresql" or connection.sync_connection is None:
+        return None
+    driver: asyncpg.Connection = connection.sync_connection.connection.driver_connection
+    return driver if driver.is_in_transaction() else None
+
+
+def _told(error: Exception, driver: asyncpg.Connection, sql: str) -> DBAPIError:
+    """What the driver raises, as SQLAlchemy tells it."""
+    return DBAPIError(sql, None, error, connection_invalidated=driver.is_closed())
 
 
 def _array(column: Column[Any]) -> str:
