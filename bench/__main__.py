@@ -6,11 +6,13 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from bench import report
+from bench.against import Against
 from bench.deadlines import Deadlines
 from bench.deliveries import Deliveries
 from bench.feed import Feed
@@ -67,10 +69,7 @@ def main() -> int:
 def _run(options: argparse.Namespace, cores: int) -> str:
     rounds = options.rounds or (1 if options.quick else 3)
     with Progress() as progress, servers() as running, migrated(running) as template:
-        chosen = [
-            _MEASUREMENTS[name](running, template, rounds=rounds, quick=options.quick)
-            for name in options.only or _MEASUREMENTS
-        ]
+        chosen = [kind(running, template, rounds=rounds, quick=options.quick) for kind in _chosen(options)]
         progress.expect(sum(measurement.steps for measurement in chosen))
         sections = [section for measurement in chosen for section in measurement.run(progress)]
         (((postgresql,),),) = query(template, "SELECT split_part(current_setting('server_version'), ' ', 1)")
@@ -91,6 +90,12 @@ _MEASUREMENTS: Mapping[str, Kind] = {
 }
 
 
+def _chosen(options: argparse.Namespace) -> Sequence[Kind]:
+    if options.against:
+        return [partial(Against, other=options.against)]
+    return [_MEASUREMENTS[name] for name in options.only or _MEASUREMENTS]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -100,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round, shorter loads: some four minutes")
     parser.add_argument("--rounds", type=int, choices=range(1, 100), metavar="N", help="default: 3, with --quick 1")
     parser.add_argument("--only", action="append", choices=list(_MEASUREMENTS), help="may be repeated; default: all")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="instead, measure this code beside that of another checkout"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document, too")
     return parser
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 import msgspec
@@ -62,10 +63,11 @@ class Target:
 
 
 @contextmanager
-def engine(servers: Servers, template: str, also: str | None = None) -> Iterator[Target]:
+def engine(servers: Servers, template: str, also: str | None = None, source: Path | None = None) -> Iterator[Target]:
     """Lifecycle Engine, one process for the way in and the answers, one worker; `template`: a migrated database.
 
-    `also` is a built-in lifecycle that is active besides the one that a first start makes active.
+    `also` is a built-in lifecycle that is active besides the one that a first start makes active; `source` is where the
+    code is, if it is not that of this repository.
     """
     with ExitStack() as stack:
         topic = stack.enter_context(servers.topic())
@@ -76,6 +78,7 @@ def engine(servers: Servers, template: str, also: str | None = None) -> Iterator
         port = free_port()
         environment = {
             **engine_settings(servers, database_url, topic),
+            **_code_at(source),
             "LIFECYCLE_LISTEN": f"127.0.0.1:{port}",
             "LIFECYCLE_API_KEY": key,
         }
@@ -153,11 +156,16 @@ def engine_settings(servers: Servers, database_url: str, topic: str) -> Mapping[
     }
 
 
-def worker(servers: Servers, database_url: str, topic: str) -> Process:
+def _code_at(source: Path | None) -> Mapping[str, str]:
+    """What lets a process of the engine run the code of another place than this repository's."""
+    return {} if source is None else {"PYTHONPATH": str(source)}
+
+
+def worker(servers: Servers, database_url: str, topic: str, source: Path | None = None) -> Process:
     """A worker of the engine, to be entered."""
     # A group of its own, or it would have to wait until another worker of the same topic is forgotten.
     group = {"LIFECYCLE_KAFKA_GROUP": f"bench-{uuid.uuid4().hex}"}
-    environment = {**engine_settings(servers, database_url, topic), **group}
+    environment = {**engine_settings(servers, database_url, topic), **_code_at(source), **group}
     arguments = ["-m", "lifecycle_engine", "serve", "--role", "worker"]
     return Process("the engine's worker", arguments, environment, servers.directory)
 
@@ -194,11 +202,11 @@ async def records_applied(connection: asyncpg.Connection) -> int:
 
 
 @contextmanager
-def migrated(servers: Servers) -> Iterator[str]:
+def migrated(servers: Servers, source: Path | None = None) -> Iterator[str]:
     """The URL of a database as a first start of the engine finds it, to make copies of."""
     with servers.database() as database_url:
         arguments = ["-m", "lifecycle_engine", "migrate"]
-        environment = {"LIFECYCLE_DATABASE_URL": database_url}
+        environment = {"LIFECYCLE_DATABASE_URL": database_url, **_code_at(source)}
         with Process("the engine's migration", arguments, environment, servers.directory, ends=True) as process:
             process.wait(READY_SECONDS)
         yield database_url

@@ -77,33 +77,16 @@ class Throughput:
         progress.doing(f"{service}: starting")
         with TARGETS[service](self._servers, self._template) as target:
             for load in WARM_UP[service]:
-                self._drive(service, target, load, progress)
+                drive_target(service, target, load, progress)
             for load in self._loads[service]:
                 self._servers.settle()
                 before = self._servers.cpu_seconds()
-                figures = self._drive(service, target, load, progress)
+                figures = drive_target(service, target, load, progress)
                 after = self._servers.cpu_seconds()
                 self._figures[service, str(load)].append(figures)
                 if before is not None and after is not None:
                     self._cpu[service, str(load)].append((after - before) / load.touchpoints)
                 progress.done(f"{service}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
-
-    def _drive(self, service: Service, target: Target, load: Load, progress: Progress) -> Figures:
-        progress.doing(f"{service}: {load}", load.touchpoints)
-        before = target.stored()
-        try:
-            figures = uvloop.run(drive(target.address, load, progress.advance))
-        except ConnectionError as error:
-            target.check()
-            raise BenchError(f"{service}, {load}: {error}") from error
-        target.check()
-        failures = figures.failures(load)
-        if (stored := target.stored() - before) != load.touchpoints:
-            failures.append(f"{stored} of {load.touchpoints} touchpoints are in the database")
-        if failures:
-            said = [process.said() for process in target.processes.values()]
-            raise BenchError("\n".join([f"{service}, {load}: {'; '.join(failures)}", *said]))
-        return figures
 
     def _compared(self) -> Section:
         """What the engine reaches, beside what it reached before, and with two lifecycles beside one."""
@@ -140,3 +123,22 @@ class Throughput:
             ratio(queryable, day_one),
             microseconds(self._cpu[service, str(load)]),
         ]
+
+
+def drive_target(name: str, target: Target, load: Load, progress: Progress) -> Figures:
+    """Puts a load on a service. Raises BenchError if it fails or loses a touchpoint."""
+    progress.doing(f"{name}: {load}", load.touchpoints)
+    before = target.stored()
+    try:
+        figures = uvloop.run(drive(target.address, load, progress.advance))
+    except ConnectionError as error:
+        target.check()
+        raise BenchError(f"{name}, {load}: {error}") from error
+    target.check()
+    failures = figures.failures(load)
+    if (stored := target.stored() - before) != load.touchpoints:
+        failures.append(f"{stored} of {load.touchpoints} touchpoints are in the database")
+    if failures:
+        said = [process.said() for process in target.processes.values()]
+        raise BenchError("\n".join([f"{name}, {load}: {'; '.join(failures)}", *said]))
+    return figures

@@ -97,36 +97,11 @@ class WorkerAlone:
         progress.doing(f"alone: {name}", self._touchpoints)
         self._servers.settle()
         with process:
-            span = asyncio.run(self._watch(database, process, progress))
+            span = asyncio.run(watch(self._servers, database, process, self._touchpoints, progress))
         self._rates[name].append(span.done / span.seconds)
         if span.cpu_seconds is not None:
             self._cpu[name].append(span.cpu_seconds / span.done)
         progress.done(f"alone: {name}: {span.done / span.seconds:,.0f}/s")
-
-    async def _watch(self, database_url: str, process: Process, progress: Progress) -> Span:
-        """Watches the stored positions, from the first commit to the last."""
-        connection = await asyncpg.connect(driver_url(database_url))
-        try:
-            applied = first = 0
-            began = moved = time.perf_counter()
-            cpu_before = None
-            while applied < self._touchpoints:
-                now_applied = await records_applied(connection)
-                now = time.perf_counter()
-                if now_applied > applied:
-                    progress.advance(now_applied - applied)
-                    if not applied:
-                        first, began, cpu_before = now_applied, now, self._servers.cpu_seconds()
-                    applied, moved = now_applied, now
-                elif now - moved > PATIENCE_SECONDS:
-                    raise BenchError(f"{applied} of {self._touchpoints} touchpoints were applied\n{process.said()}")
-                process.check()
-                await asyncio.sleep(POLL_SECONDS)
-            cpu_after = self._servers.cpu_seconds()
-            cpu = cpu_after - cpu_before if cpu_after is not None and cpu_before is not None else None
-            return Span(self._touchpoints - first, moved - began, cpu)
-        finally:
-            await connection.close()
 
     def _row(self, name: str) -> list[str]:
         rates = self._rates[name]
@@ -137,3 +112,29 @@ class WorkerAlone:
 def _written(database_url: str) -> dict[str, tuple[int, str]]:
     """How many rows each table has, and a hash of all that stands in them."""
     return {row["table"]: (row["count"], row["content"]) for row in query(database_url, _WRITTEN)[0]}
+
+
+async def watch(servers: Servers, database_url: str, process: Process, touchpoints: int, progress: Progress) -> Span:
+    """Watches the stored positions of one topic, from the first commit to the last."""
+    connection = await asyncpg.connect(driver_url(database_url))
+    try:
+        applied = first = 0
+        began = moved = time.perf_counter()
+        cpu_before = None
+        while applied < touchpoints:
+            now_applied = await records_applied(connection)
+            now = time.perf_counter()
+            if now_applied > applied:
+                progress.advance(now_applied - applied)
+                if not applied:
+                    first, began, cpu_before = now_applied, now, servers.cpu_seconds()
+                applied, moved = now_applied, now
+            elif now - moved > PATIENCE_SECONDS:
+                raise BenchError(f"{applied} of {touchpoints} touchpoints were applied\n{process.said()}")
+            process.check()
+            await asyncio.sleep(POLL_SECONDS)
+        cpu_after = servers.cpu_seconds()
+        cpu = cpu_after - cpu_before if cpu_after is not None and cpu_before is not None else None
+        return Span(touchpoints - first, moved - began, cpu)
+    finally:
+        await connection.close()
