@@ -30,7 +30,11 @@ from tools.supervisor import Supervised
 
 ROOT = Path(__file__).parents[2]
 # Without -P its own directory would be searched for modules.
-KILLING: Sequence[str | Path] = (sys.executable, "-P", ROOT / "tests" / "faults" / "killing.py")
+# It needs modules of the tests beside the service's, and neither the working directory's nor those of its own folder.
+_RUN = (
+    f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module('tests.faults.killing', run_name='__main__')"
+)
+KILLING: Sequence[str | Path] = (sys.executable, "-P", "-c", _RUN)
 
 MASTER_KEY = MasterKey("k1", bytes(range(32)))
 """Of the secrets that webhooks are signed with."""

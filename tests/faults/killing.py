@@ -1,6 +1,6 @@
 """The service's own command line, in a process that sends itself a signal, such as SIGKILL, at a chosen point.
 
-    python -P killing.py SIGNAL POINT HIT ARGUMENT …
+    python -m tests.faults.killing SIGNAL POINT HIT ARGUMENT …
 
 It does so when it comes to POINT for the HIT-th time:
 
@@ -17,7 +17,7 @@ W3, W4 and W5 are those of a worker's batch, and of the timers' in which a custo
     D3  a request was answered with 2xx, and that is not written down
     D4  the COMMIT is sent that writes down what came of deliveries, and its answer is not read (PostgreSQL only)
 
-POINT may be `never`. The service has no hooks for this: SQLAlchemy and the Kafka client are listened to. What the
+POINT may be `never`. The service has no hooks for this: its statements and the Kafka client are listened to. What the
 service waits for takes less time here: a group gives up a member after 6 s (the least that a broker allows), not after
 45 s, and PostgreSQL ends a transaction that stands still after 3 s, not after 30 s. Webhooks that failed are sent again
 after tenths of seconds, not after minutes and hours, and what a dead dispatcher had claimed after 6 s, not after 23 s.
@@ -46,6 +46,7 @@ from lifecycle_engine.outbox.retry import SECOND, Schedule
 from lifecycle_engine.webhook.dispatch import Dispatcher
 from lifecycle_engine.webhook.exchange import Exchange
 from lifecycle_engine.webhook.sender import Sender
+from tests.statements import listen
 
 SESSION_SECONDS = 6.0
 STALLED_MS = 3_000
@@ -83,10 +84,11 @@ class Strike:
 
 
 def in_transaction(strike: Strike) -> None:
-    @event.listens_for(Engine, "after_cursor_execute")
-    def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    def hear(info: dict[Any, Any], statement: str) -> None:
         if statement.startswith(_EFFECTS[0]):
             strike.point()
+
+    listen(hear)
 
 
 def before_commit(strike: Strike) -> None:
@@ -175,10 +177,11 @@ def _replace_commit(commit: Callable[[Any, Callable[[], None]], None], statement
     """Lets `commit` decide over the commits of transactions with a statement that begins like one of these."""
     do_commit: Callable[[Any, Any], None] = DefaultDialect.do_commit
 
-    @event.listens_for(Engine, "after_cursor_execute")
-    def _(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    def hear(info: dict[Any, Any], statement: str) -> None:
         if statement.startswith(statements):
-            connection.info[_WRITTEN] = True
+            info[_WRITTEN] = True
+
+    listen(hear)
 
     def do_commit_with_effects(dialect: Any, connection: Any) -> None:
         if connection.info.pop(_WRITTEN, False):

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text, update
+from sqlalchemy import select, text, update
 
 from lifecycle_engine.engine.activation import catch_up
 from lifecycle_engine.engine.announcements import next_look
@@ -33,6 +33,7 @@ from lifecycle_engine.store.tables import customer, wake
 from lifecycle_engine.store.wakes import due_customers
 from tests.processes import wait_until
 from tests.record import Feed, activate, changes, horizon, lines, message, record
+from tests.statements import listen
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -145,19 +146,14 @@ async def deployment(url: str, *documents: dict[str, Any]) -> AsyncIterator[Depl
 
 
 @contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
+def statements() -> Iterator[list[str]]:
     """Collects what the database is asked."""
     asked: list[str] = []
-
-    def listen(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        asked.append(statement)
-
-    engine = database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", listen)
+    end = listen(lambda _, statement: asked.append(statement))
     try:
         yield asked
     finally:
-        event.remove(engine, "before_cursor_execute", listen)
+        end()
 
 
 @asynccontextmanager
@@ -263,15 +259,14 @@ async def test_a_transaction_that_is_rolled_back_has_fired_nothing(url: str) -> 
         due = now + 10 * DAY + 1
         before = await shop.row(), await shop.wakes(), await shop.told()
 
-        def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        def fail(info: Any, statement: str) -> None:
             if statement.startswith("UPDATE customer SET definitions"):
                 raise ConnectionResetError("the network is gone")
 
-        engine = shop.database.engine.sync_engine
-        event.listen(engine, "after_cursor_execute", fail)
+        end = listen(fail)
         with pytest.raises(ConnectionResetError):
             await shop.pass_time(due)
-        event.remove(engine, "after_cursor_execute", fail)
+        end()
         assert (await shop.row(), await shop.wakes(), await shop.told()) == before
         assert await shop.pass_time(due) == 1
         assert (await shop.told())[1:] == [("buyer", "lapsed", "timer", 2)]
@@ -747,7 +742,7 @@ async def test_a_round_in_which_nothing_is_due_asks_little(url: str) -> None:
                 return await shop.due(now) == []
 
             await wait_until(are_moved, "are moved")
-            with statements(shop.database) as asked:
+            with statements() as asked:
                 began = time.monotonic()
                 await asyncio.sleep(1)
                 rounds = (time.monotonic() - began) / 0.1

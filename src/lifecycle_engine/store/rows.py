@@ -83,7 +83,7 @@ class Append:
         self._insert = insert(table, columns)
 
     async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> None:
-        if not rows or (driver := _driver(connection)) is None:
+        if not rows or (driver := driver_of(connection)) is None:
             await self._insert(connection, rows)
             return
         try:
@@ -94,7 +94,7 @@ class Append:
 
 async def ask(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
     """Runs one statement, written as the database's driver takes it, and gives the rows that it returned."""
-    if (driver := _driver(connection)) is None:
+    if (driver := driver_of(connection)) is None:
         result = await connection.exec_driver_sql(sql, parameters)
         return list(result.all()) if result.returns_rows else []
     try:
@@ -103,7 +103,7 @@ async def ask(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]
         raise _told(error, driver, sql) from error
 
 
-def _driver(connection: AsyncConnection) -> asyncpg.Connection | None:
+def driver_of(connection: AsyncConnection) -> asyncpg.Connection | None:
     """PostgreSQL's driver itself: SQLAlchemy costs as much again for each statement, and does not know COPY.
 
     None on SQLite, and before the first statement of a transaction: SQLAlchemy begins it with that.
