@@ -185,7 +185,16 @@ def requests(
 
 
 async def drive(
-    path: Path, target: Target, *, most: int, least: int, customers: int, rate: float, scattered: int, seed: int
+    path: Path,
+    target: Target,
+    *,
+    most: int,
+    least: int,
+    customers: int,
+    rate: float,
+    scattered: int,
+    seed: int,
+    seconds: float,
 ) -> None:
     """Drives touchpoints at `rate` a second; `scattered` of four requests go straight to the topic."""
     chance = random.Random(seed)
@@ -193,7 +202,7 @@ async def drive(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
     headers = {"Authorization": f"Bearer {os.environ['LIFECYCLE_API_KEY']}"}
     async with (
-        asyncio.timeout(SECONDS),
+        asyncio.timeout(seconds),
         httpx.AsyncClient(base_url=target.url, headers=headers, timeout=10, trust_env=False) as client,
     ):
         http = Http(client)
@@ -222,6 +231,7 @@ def main() -> int:
     parser.add_argument("--customers", type=int, default=60)
     parser.add_argument("--rate", type=float, default=500, help="touchpoints a second")
     parser.add_argument("--scattered", type=int, choices=range(5), default=0)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which it gives up")
     parser.add_argument("--seed", type=int, default=1)
     options = vars(parser.parse_args())
     failed = False

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("src", "tests", "tools", "migrations", "pyproject.toml")
-TESTS = ("tests/faults", "--deselect", "tests/faults/test_verifier.py")
+TESTS = ("tests/faults", "--deselect", "tests/faults/test_verifier.py", "tests/integration/test_queue.py")
 """What is run where nothing is named."""
 GREEN, RED, MISSING = "green", "RED", "?"
 
@@ -70,6 +70,30 @@ MUTATIONS = (
         'lock_free="FOR UPDATE OF locked SKIP LOCKED"',
         'lock_free=""',
     ),
+    Mutation(
+        "results need no lease",
+        "src/lifecycle_engine/store/deliveries.py",
+        'AND webhook_delivery.lease = given.lease "\n    f"AND webhook_delivery.status',
+        '"\n    f"AND webhook_delivery.status',
+    ),
+    Mutation(
+        "what is claimed is not leased",
+        "src/lifecycle_engine/outbox/queue.py",
+        "lease, until = secrets.randbits(62), now + policy.lease",
+        "lease, until = secrets.randbits(62), now",
+    ),
+    Mutation(
+        "lanes are not kept",
+        "src/lifecycle_engine/store/deliveries.py",
+        "(_table.customer.is_(None)) | ~is_behind,",
+        "(_table.customer.is_(None)) | ~is_behind | (_table.id > 0),",
+    ),
+    Mutation(
+        "what is muted is told",
+        "src/lifecycle_engine/outbox/fan_out.py",
+        "[change for change in changes if not change.muted]",
+        "list(changes)",
+    ),
 )
 
 
@@ -111,7 +135,7 @@ def table(results: Mapping[str, Mapping[str, str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.mutations", description=__doc__.split("\n")[0])
-    parser.add_argument("tests", nargs="*", help="as pytest takes them (default: all of tests/faults that can notice)")
+    parser.add_argument("tests", nargs="*", help="as pytest takes them (default: all that can notice)")
     tests = parser.parse_args().tests or TESTS
     results: dict[str, dict[str, str]] = {}
     for mutation in (None, *MUTATIONS):

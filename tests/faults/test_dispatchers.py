@@ -57,7 +57,7 @@ def with_hooks(settings: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 async def test_killed_while_delivering(
     database_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path, postgres: PostgresServer
 ) -> None:
@@ -68,8 +68,8 @@ async def test_killed_while_delivering(
     survivor = deployment.dispatcher()
     async with deployment.receiving(HOOKS):
         async with running(deployment.api, deployment.worker("crew"), *rounds[0]):
-            pace = TOUCHPOINTS / (10 * KILLS)
-            async with deployment.driven(least=TOUCHPOINTS, most=TOUCHPOINTS, rate=pace, customers=40) as drive:
+            pace = {"rate": TOUCHPOINTS / (10 * KILLS), "seconds": 60 + 60 * KILLS}
+            async with deployment.driven(least=TOUCHPOINTS, most=TOUCHPOINTS, customers=40, **pace) as drive:
                 for services in rounds:
                     for service in services:
                         if services is not rounds[0]:
