@@ -11,6 +11,7 @@ import gc
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,7 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from lifecycle_engine.api.app import create_app, create_health_app
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Check, Health
+from lifecycle_engine.api.load import Load
 from lifecycle_engine.api.metrics import Figure, Gather, Histogram, Metrics
+from lifecycle_engine.api.protocol import Limits
 from lifecycle_engine.api.rates import parse_rate
 from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
@@ -62,6 +65,9 @@ PATIENCE = 7.0
 """Seconds from a signal until what is not done is cancelled."""
 SHUTDOWN = 9.5
 """Seconds from a signal to the end, whatever still hangs."""
+
+_OTHER_DESCRIPTORS = 200
+"""Files and connections of a process beside those of its clients."""
 
 KAFKA_MARGIN = 1_000_000
 """Microseconds that timers keep behind the clock, for what a broker has stamped and nobody can read yet."""
@@ -315,9 +321,15 @@ class _Service:
             vault=self._vault(),
             sender=self._client(),
             webhook_retention=settings.webhook_retention_days * DAY,
+            load=Load(settings.max_in_flight, settings.max_body_memory_mib * 1024**2),
         )
+        _allow_descriptors(settings.max_connections + _OTHER_DESCRIPTORS)
         return HttpServer(
-            create_app(services, metrics), services.health, bound, lambda address: _announce(address, first_key)
+            create_app(services, metrics),
+            services.health,
+            bound,
+            lambda address: _announce(address, first_key),
+            Limits(connections=settings.max_connections, keep_alive_seconds=settings.keep_alive_seconds),
         )
 
     async def _first_key(self, keys: Keys) -> str | None:
@@ -424,6 +436,19 @@ def _bound(setting: str, address: str) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"{setting}: {address} cannot be listened on: {reason}") from None
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Lets this process have so many files and connections open, as far as it may raise that itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        logger.warning(
+            "LIFECYCLE_MAX_CONNECTIONS needs %d open files, and %d are allowed; raise ulimit -n", wanted, soft
+        )
 
 
 def _announce(address: str, first_key: str | None) -> None:

@@ -38,6 +38,7 @@ from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
 from lifecycle_engine.api.idempotency import pruned
+from lifecycle_engine.api.load import Bounded
 from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
@@ -118,6 +119,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     app.include_router(metrics.router, dependencies=[Depends(requires("metrics:read"))], responses=responses(401, 403))
     describe_events(app)
     openapi.install(app)
+    app.add_middleware(Bounded)
     problems.install(app)
     app.add_middleware(SentPath)
     return app

@@ -93,7 +93,8 @@ def unread_request_response(error: ProblemError) -> bytes:
     body = _body(error, "", request_id)
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-        f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n"
+        f"{''.join(f'{name}: {value}{chr(13)}{chr(10)}' for name, value in error.headers.items())}\r\n"
     )
     return head.encode() + body
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.protocol import HttpProtocol
+from lifecycle_engine.api.protocol import CHECK_EVERY, HttpProtocol, Limits
+
+DEFAULT_LIMITS = Limits()
 
 
 class HttpServer:
@@ -19,11 +22,19 @@ class HttpServer:
 
     name = "http"
 
-    def __init__(self, app: FastAPI, health: Health, bound: socket.socket, announce: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        health: Health,
+        bound: socket.socket,
+        announce: Callable[[str], object],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._app = app
         self._health = health
         self._socket = bound
         self._announce = announce
+        self._limits = limits
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set: not ready at once, then no new connections, then out when all are answered."""
@@ -35,21 +46,38 @@ class HttpServer:
             date_header=False,
             timeout_graceful_shutdown=5,
             lifespan="on",
-            http=HttpProtocol,
+            # It is called like the class that uvicorn wants.
+            http=functools.partial(HttpProtocol, self._limits),  # type: ignore[arg-type]
+            timeout_keep_alive=self._limits.keep_alive_seconds,
             ws="none",
         )
         server = _Server(config, lambda: self._announce(self._address()))
         serving = asyncio.create_task(server.serve([self._socket]))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        checking = asyncio.create_task(_check(server))
+        await asyncio.wait({serving, stopping, checking}, return_when=asyncio.FIRST_COMPLETED)
         self._health.draining.set()
         server.should_exit = True
         stopping.cancel()
-        await serving
+        try:
+            await serving
+        finally:
+            checking.cancel()
 
     def _address(self) -> str:
         host, port = self._socket.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _check(server: uvicorn.Server) -> None:
+    """Ends what takes too long, on every connection."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(CHECK_EVERY)
+        now = loop.time()
+        for connection in list(server.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.check(now)
 
 
 class _Server(uvicorn.Server):

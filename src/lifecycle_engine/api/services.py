@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.load import Load
 from lifecycle_engine.api.progress import Progress
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.formats.event_types import EventTypes, default_event_types
@@ -40,3 +41,5 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "progress", Progress(self.database, self.log))
+
+    load: Load = field(default_factory=Load)
