@@ -65,7 +65,7 @@ _PARAMETER = {
     "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
 }
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"').fullmatch
-_BARE = re.compile(r"[!#-\[\]-~]+").fullmatch
+_BARE = re.compile(r"[!#-~]+").fullmatch
 
 logger = logging.getLogger(__name__)
 
