@@ -17,7 +17,7 @@ import pytest
 from tests.faults.deployment import KILLED, MASTER_KEY, Deployment, running
 from tests.faults.hooks import Kind
 from tests.processes import Service, migrate, settings_for, wait_until
-from tools.services import KafkaCluster, PostgresServer
+from tools.services import KafkaCluster
 
 TOUCHPOINTS = int(os.environ.get("LIFECYCLE_TEST_HOOK_TOUCHPOINTS", "500"))
 KILLS = int(os.environ.get("LIFECYCLE_TEST_HOOK_KILLS", "1"))
@@ -58,9 +58,7 @@ def with_hooks(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(3600)
-async def test_killed_while_delivering(
-    database_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path, postgres: PostgresServer
-) -> None:
+async def test_killed_while_delivering(database_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path) -> None:
     """Twenty endpoints and five dispatchers, of which four die, each at another point, and are replaced."""
     settings = with_hooks(settings_for(database_url, kafka.bootstrap_servers, topic))
     deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
