@@ -308,6 +308,17 @@ async def test_what_waits_behind_a_parked_endpoint_for_too_long_is_given_up(outb
     assert Counter(d["type"] for d in await outbox.deliveries(watcher))["endpoint.disabled"] == 1
 
 
+async def test_what_is_old_is_still_tried_where_the_endpoint_was_well_until_now(outbox: Outbox) -> None:
+    """As when no dispatcher has run for a week, and the first attempts after that fail."""
+    endpoint = await outbox.endpoint()
+    await outbox.record(range(12))
+    now = clock() + 7 * DAY
+    await park(outbox, now)
+    assert (await outbox.health(endpoint)).parked_until is not None
+    assert await outbox.end_leftovers(now + HOUR) == 0
+    assert {d["status"] for d in await outbox.deliveries(endpoint)} == {"pending"}
+
+
 @pytest.mark.parametrize(
     ("answer", "reason", "delivery"),
     [

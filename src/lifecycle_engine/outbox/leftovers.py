@@ -58,13 +58,16 @@ async def end_leftovers(
 ) -> int:
     """Ends at most so many deliveries of an endpoint; how many there were.
 
-    For one that is parked, that is what has been pending for longer than its whole schedule would have taken.
+    For one that is parked, that is what has been pending for longer than its whole schedule would have taken, where
+    nothing has arrived for as long; what is old for another reason, such as that no dispatcher ran, is still tried.
     """
     endpoint, status, reason = leftover
     if reason != "exhausted":
         return len(await end_pending(connection, endpoint, status, reason, now, limit))
     health = (await lock_health(connection, [endpoint])).get(endpoint)
-    if health is None or health.parked_until is None:
+    if health is None or health.parked_until is None or health.failing_since is None:
+        return 0
+    if now - health.failing_since < policy.schedule.span:
         return 0
     ended = await end_pending(connection, endpoint, status, reason, now, limit, now - policy.schedule.span)
     if not ended:
