@@ -8,8 +8,8 @@ from lifecycle_engine.webhook.exchange import Failure
 from lifecycle_engine.webhook.secrets import create_secret
 from tests.hooks import clock
 from tests.integration.test_dispatch import VAULT, Hooks, hooks
-from tests.webhook.receivers import receiver
-from tests.webhook.test_hostile_receivers import HOSTILE
+from tests.egress.receivers import receiver
+from tests.egress.test_hostile_receivers import HOSTILE
 
 __all__ = ["hooks"]
 CHANGES = 30

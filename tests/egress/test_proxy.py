@@ -14,7 +14,7 @@ import trustme
 from lifecycle_engine.webhook.exchange import Exchange, Failure
 from lifecycle_engine.webhook.proxy import Proxy
 from lifecycle_engine.webhook.sender import Sender, default_tls
-from tests.webhook.receivers import HEADERS, IMPATIENT, Receiver, Script, receiver, sender, silent
+from tests.egress.receivers import HEADERS, IMPATIENT, Receiver, Script, receiver, sender, silent
 
 PUBLIC = "93.184.215.14"
 

@@ -10,7 +10,7 @@ import pytest
 
 from lifecycle_engine.webhook.exchange import Failure
 from lifecycle_engine.webhook.sender import Patience, Sender
-from tests.webhook.receivers import HEADERS, OK, receiver, request_of, sender, silent
+from tests.egress.receivers import HEADERS, OK, receiver, request_of, sender, silent
 
 BODY = b'{"type":"stage.changed"}'
 METADATA = "169.254.169.254"

@@ -15,7 +15,7 @@ import pytest
 
 from lifecycle_engine.webhook.connections import BODY_MOST
 from lifecycle_engine.webhook.exchange import Exchange, Failure
-from tests.webhook.receivers import HEADERS, OK, Script, receiver, request_of, reset, sender
+from tests.egress.receivers import HEADERS, OK, Script, receiver, request_of, reset, sender
 
 DEADLINE = 0.4
 BODY = b'{"type":"stage.changed"}'

@@ -9,7 +9,7 @@ import trustme
 
 from lifecycle_engine.webhook.exchange import Exchange, Failure
 from lifecycle_engine.webhook.sender import default_tls
-from tests.webhook.receivers import HEADERS, receiver, sender
+from tests.egress.receivers import HEADERS, receiver, sender
 
 NOW = datetime.now(UTC)
 
