@@ -6,10 +6,10 @@ import pytest
 
 from lifecycle_engine.webhook.exchange import Failure
 from lifecycle_engine.webhook.secrets import create_secret
-from tests.hooks import clock
-from tests.integration.test_dispatch import VAULT, Hooks, hooks
 from tests.egress.receivers import receiver
 from tests.egress.test_hostile_receivers import HOSTILE
+from tests.hooks import clock
+from tests.integration.test_dispatch import VAULT, Hooks, hooks
 
 __all__ = ["hooks"]
 CHANGES = 30
