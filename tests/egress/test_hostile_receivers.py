@@ -187,7 +187,7 @@ async def test_every_exchange_ends_in_time_with_a_reason(kind: str) -> None:
     "status", [200, 201, 202, 204, 299, 300, 302, 304, 307, 400, 410, 418, 429, 500, 503, 599, 999]
 )
 async def test_only_2xx_is_success(status: int) -> None:
-    result = await exchange(answering(b"HTTP/1.1 %d Whatever\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n" % status))
+    result = await exchange(answering(b"HTTP/1.1 %d Whatever\r\nRetry-After: 7\r\ncontent-length: 0\r\n\r\n" % status))
     assert (result.status, result.failure, result.succeeded) == (status, None, 200 <= status < 300)
     assert result.headers == {"retry-after": "7"}
 

@@ -123,7 +123,7 @@ async def test_bad_receivers_delay_nobody_else(hooks: Hooks, monkeypatch: pytest
         await hooks.endpoint(f"/hangs{number}")
         hooks.replies[f"/hangs{number}"] = Reply(200, seconds=30)
     await hooks.endpoint("/overloaded")
-    hooks.replies["/overloaded"] = Reply(429, headers=("retry-after: 3600",))
+    hooks.replies["/overloaded"] = Reply(429, headers=("Retry-After: 3600",))
     dead = await hooks.outbox.endpoint(url="http://127.0.0.1:1/")
     async with hooks.outbox.database.transaction() as connection:
         await create_secret(connection, VAULT, dead.id, "v1", clock())

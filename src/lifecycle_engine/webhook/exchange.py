@@ -75,13 +75,13 @@ class Answer:
 
     status: int | None = None
     headers: Sequence[tuple[bytes, bytes]] = ()
-    """All of them, their names in lower case."""
+    """All of them, their names as the receiver wrote them."""
     body: bytearray = field(default_factory=bytearray)
 
     def header(self, name: str) -> str | None:
         """The first value of this header, cut where it is absurdly long."""
         for key, value in self.headers:
-            if key == name.encode("ascii"):
+            if key.lower() == name.encode("ascii"):
                 return value.decode("latin-1")[:LONGEST_HEADER]
         return None
 
