@@ -46,7 +46,7 @@ from tests.bad_input.touchpoint_cases import MALFORMED, WRONG
 
 MINUTES = float(os.environ.get("LIFECYCLE_TEST_DECODER_MINUTES", "0"))
 LONGEST = 2.0
-"""Seconds that any of them may take for the few kilobytes that are tried here."""
+"""Seconds of the processor that any of them may take for the few kilobytes that are tried here."""
 NOW = parse_instant("2026-03-01T12:30:00Z")
 TYPES = default_event_types()
 _Result = TypeVar("_Result")
@@ -320,16 +320,16 @@ def altered(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 def test_only_declared_errors_escape(name: str) -> None:
     target = TARGETS[name]
 
-    @settings(max_examples=2000 if MINUTES else 120, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300 if MINUTES else 120, database=None, suppress_health_check=list(HealthCheck))
     @given(altered(target.seeds) | st.binary(max_size=200))
     def holds(raw: bytes) -> None:
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             target.decoder(raw)
         except target.errors as error:
             if isinstance(error, InvalidMessageError):
                 told(error)
-        assert time.perf_counter() - began < LONGEST
+        assert time.thread_time() - began < LONGEST
 
     end = time.monotonic() + MINUTES * 60 / len(TARGETS)
     holds()

@@ -100,11 +100,17 @@ def _zstd_header(data: bytes) -> tuple[int, int | None]:
     return window, size
 
 
+def _as_it_is(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise TooLongError
+    return data
+
+
 _INFLATE: Mapping[str, Callable[[bytes, int], bytes]] = {
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,
     "zstd": _zstd,
-    "identity": lambda data, limit: data,
+    "identity": _as_it_is,
 }
 ENCODINGS = tuple(_INFLATE)
