@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import time
 import zlib
@@ -108,6 +109,22 @@ def storable(touchpoint: Any) -> None:
     for text in (touchpoint.id, touchpoint.type, touchpoint.source, touchpoint.customer_id, touchpoint.anonymous_id):
         assert text is None or (0 < len(text) <= 256 and "\0" not in text and text.encode())
     assert -(2**63) <= touchpoint.occurred_at < 2**63
+    waiting: list[tuple[Any, int]] = [(touchpoint.properties, 1), (touchpoint.context, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+        if isinstance(value, dict | list):
+            assert depth <= 32
+        elif isinstance(value, str):
+            assert "\0" not in value
+            value.encode()
+        elif isinstance(value, float):
+            assert math.isfinite(value)
+        elif isinstance(value, int):
+            assert -(2**63) <= value < 2**63
 
 
 def told(error: InvalidMessageError) -> None:
@@ -231,7 +248,7 @@ def _bodies(requests: Iterable[bytes]) -> list[bytes]:
 WHOLE = {
     "id": "t", "type": "purchase", "customer_id": "c", "anonymous_id": "a", "muted": True,
     "occurred_at": "2026-03-01T12:00:00.5+01:00",
-    "properties": {"amount": 49.9, "n": -(2**63), "t": 'é\n"\u2028', "l": [[{"a": None}], True, 1e308]},
+    "properties": {"amount": 49.9, "nul": "\\u0000", "n": -(2**63), "t": 'é\n"\u2028', "l": [[{"a": None}], True, 1e308]},
     "context": {"channel": "web"},
 }  # fmt: skip
 TOUCHPOINTS = [_encoded(WHOLE), *(raw for _, raw, _ in WRONG if len(raw) < 5000), *MALFORMED.values()]
@@ -282,7 +299,13 @@ TARGETS = {
     "encodings": Target(
         _inflated,
         (),
-        [*GZIPPED, gzip.compress(b"x" * 20_000), zlib.compress(b"y"), b"\x28\xb5\x2f\xfd\x04\x00\x09\x00\x00a"],
+        [
+            *GZIPPED,
+            gzip.compress(b"x" * 20_000),
+            b"x" * 11_000,
+            zlib.compress(b"y"),
+            b"\x28\xb5\x2f\xfd\x04\x00\x09\x00\x00a",
+        ],
     ),
     "headers": Target(_headers, (ProblemError,), [b"wait=5", b'"key"', b"nl-BE, nl;q=0.9", b"text/*;q=0.1, */*"]),
 }

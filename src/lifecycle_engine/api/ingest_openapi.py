@@ -185,6 +185,7 @@ _CLOUD_EVENT: Mapping[str, Any] = {
         "data": {"description": "The properties; what is no object becomes the property `data`."},
         "data_base64": {"type": "string", "contentEncoding": "base64"},
     },
+    "propertyNames": {"pattern": "^([a-z0-9]{1,64}|data_base64)$"},
     "additionalProperties": {"type": ["string", "integer", "boolean", "null"]},
 }
 _TRACK: Mapping[str, Any] = {
