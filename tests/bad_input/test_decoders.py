@@ -248,7 +248,7 @@ def _bodies(requests: Iterable[bytes]) -> list[bytes]:
 WHOLE = {
     "id": "t", "type": "purchase", "customer_id": "c", "anonymous_id": "a", "muted": True,
     "occurred_at": "2026-03-01T12:00:00.5+01:00",
-    "properties": {"amount": 49.9, "nul": "\\u0000", "n": -(2**63), "t": 'é\n"\u2028', "l": [[{"a": None}], True, 1e308]},
+    "properties": {"x": 49.9, "nul": "\\u0000", "n": -(2**63), "t": 'é\n"\u2028', "l": [[{"a": None}], True, 1e308]},
     "context": {"channel": "web"},
 }  # fmt: skip
 TOUCHPOINTS = [
