@@ -12,7 +12,7 @@ INSTALL_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-format check-code check-types check-layers check-openapi check-diagrams \
 	check-requirements services run-production verify verify-laws verify-lapses verify-api verify-decoders \
-	verify-deliveries verify-mutations bench format lock development
+	verify-deliveries verify-outage verify-mutations bench format lock development
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -55,7 +55,7 @@ services: $(DEVELOPMENT) ## run PostgreSQL and Kafka until Ctrl-C, and say how t
 run-production: $(DEVELOPMENT) ## run one process a role, on Kafka and PostgreSQL
 	@exec $(PYTHON) -m tools.production
 
-verify: verify-laws verify-lapses verify-api verify-decoders verify-deliveries verify-mutations ## all of the following, for some hours
+verify: verify-laws verify-lapses verify-api verify-decoders verify-deliveries verify-outage verify-mutations ## all of the following, for some hours
 
 verify-laws: $(DEVELOPMENT) ## look for a counterexample to the laws of the fold in earnest, for an hour or so
 	$(PYTHON) -m pytest --hypothesis-profile=laws $(LAWS)
@@ -71,6 +71,9 @@ verify-decoders: $(DEVELOPMENT) ## look for bytes that break a decoder (MINUTES=
 
 verify-deliveries: $(DEVELOPMENT) ## tell twenty endpoints of 10,000 changes while dispatchers are killed, twenty times at each point
 	LIFECYCLE_TEST_HOOK_TOUCHPOINTS=9000 LIFECYCLE_TEST_HOOK_KILLS=20 $(PYTHON) -m pytest --timeout 0 tests/faults/test_dispatchers.py
+
+verify-outage: $(DEVELOPMENT) ## kill the broker for a minute (SECONDS=60) at full load, and say how the way in took it
+	LIFECYCLE_TEST_OUTAGE_SECONDS=$(or $(SECONDS),60) $(PYTHON) -m pytest --timeout 0 --log-cli-level=INFO tests/faults/test_outage.py
 
 verify-mutations: $(DEVELOPMENT) ## take out what makes effects happen once, and see the tests go red
 	$(PYTHON) -m tests.faults.mutations

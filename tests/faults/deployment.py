@@ -83,7 +83,7 @@ class Deployment:
             await connection.close()
 
     @asynccontextmanager
-    async def driven(self, **options: float) -> AsyncIterator[Drive]:
+    async def driven(self, **options: float | Sequence[int]) -> AsyncIterator[Drive]:
         """Drives touchpoints through the service until `finish` or `verify`; the options are those of driver.py."""
         target = Target(
             self.api.url,
@@ -159,11 +159,13 @@ async def running(*services: Service) -> AsyncIterator[None]:
 class Drive:
     """A driver at work, and the verification of what it has done."""
 
-    def __init__(self, journal: Path, target: Target, options: Mapping[str, float]) -> None:
+    def __init__(self, journal: Path, target: Target, options: Mapping[str, float | Sequence[int]]) -> None:
         self.journal = journal
         self._reader = JournalReader(journal)
         self._output = journal.with_name("driver.log")
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        words = []
+        for name, value in options.items():
+            words += [f"--{name}", *map(str, value if isinstance(value, Sequence) else [value])]
         arguments = [str(journal), json.dumps(asdict(target)), *words]
         with self._output.open("wb") as output:
             self._process = Supervised(

@@ -17,7 +17,9 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -30,15 +32,15 @@ from tests.faults.stream import LIFECYCLES, Touchpoint, is_acceptable, touchpoin
 
 LANES = 6
 """Requests that are under way at a time."""
-SIZES = (1, 1, 2, 10, 30)
+SIZES = [1, 1, 2, 10, 30]
 """Touchpoints of one request, each as likely."""
 REPEATED = 0.12
 """The share of the accepted touchpoints that is sent again."""
 SOURCE = "scattered"
 """Of what is written straight to the topic."""
-TRIES = 100
 SECONDS = 90.0
 PAUSE = 0.2
+"""Seconds after which what is unknown is sent again."""
 
 
 class DriverError(Exception):
@@ -55,25 +57,50 @@ class Way(Protocol):
 
 
 class Http:
-    """The way that posters go."""
+    """The way that posters go.
+
+    Each request that is under way has a client of its own: one that has many connections looks at all of them for each
+    request, and would be measured rather than the service.
+    """
 
     name = HTTP
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, target: Target) -> None:
+        headers = {"Authorization": f"Bearer {os.environ['LIFECYCLE_API_KEY']}"}
+        self._new_client = partial(
+            httpx.AsyncClient, base_url=target.url, headers=headers, timeout=10, verify=False, trust_env=False
+        )
+        self._idle: list[httpx.AsyncClient] = []
+
+    async def __aenter__(self) -> Http:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._idle:
+            await client.aclose()
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
 
     async def load(self) -> None:
         """Posts and activates the lifecycles."""
-        for document in LIFECYCLES:
-            posted = await self._client.post("/v1/lifecycles", json=document)
-            version = _json(posted, 201)["version"]
-            path = f"/v1/lifecycles/{document['lifecycle']}/activate"
-            _json(await self._client.post(path, json={"version": version}), 200, 202)
+        async with self._client() as client:
+            for document in LIFECYCLES:
+                posted = await client.post("/v1/lifecycles", json=document)
+                version = _json(posted, 201)["version"]
+                path = f"/v1/lifecycles/{document['lifecycle']}/activate"
+                _json(await client.post(path, json={"version": version}), 200, 202)
 
     async def send(self, batch: Sequence[Touchpoint]) -> tuple[str, list[str]]:
         try:
             body = batch[0] if len(batch) == 1 else batch
-            answer = await self._client.post("/v1/touchpoints", json=body)
+            async with self._client() as client:
+                answer = await client.post("/v1/touchpoints", json=body)
         except httpx.TransportError as error:
             return type(error).__name__, [UNKNOWN] * len(batch)
         status = answer.status_code
@@ -122,9 +149,10 @@ class Topic:
 class Driver:
     """Sends requests at a pace, a few at a time, until everything has been answered for good."""
 
-    def __init__(self, journal: Journal, rate: float, chance: random.Random) -> None:
+    def __init__(self, journal: Journal, rate: float, lanes: int, chance: random.Random) -> None:
         self._journal = journal
         self._rate = rate
+        self._lanes = lanes
         self._chance = chance
         self._paced = 0
         self._began = 0.0
@@ -133,7 +161,7 @@ class Driver:
     async def run(self, requests: Iterator[tuple[Way, list[Touchpoint]]], ways: Sequence[Way]) -> None:
         self._began = time.monotonic()
         async with asyncio.TaskGroup() as lanes:
-            for _ in range(LANES):
+            for _ in range(self._lanes):
                 lanes.create_task(self._lane(requests))
         for way in ways:
             if left := self._again.pop(way.name, []):
@@ -152,7 +180,7 @@ class Driver:
             )
 
     async def _send(self, way: Way, batch: list[Touchpoint]) -> None:
-        for _ in range(TRIES):
+        while batch:
             number = self._journal.sends(way.name, batch)
             began = time.monotonic()
             status, answers = await way.send(batch)
@@ -161,22 +189,25 @@ class Driver:
                 if answer != UNKNOWN and (answer == OK) != is_acceptable(touchpoint):
                     raise DriverError(f"the answer for {touchpoint} was {status}, {answer}")
             batch = [touchpoint for touchpoint, answer in zip(batch, answers, strict=True) if answer == UNKNOWN]
-            if not batch:
-                return
-            await asyncio.sleep(PAUSE)
-        raise DriverError(f"{batch[0]['id']} was unknown {TRIES} times")
+            if batch:
+                await asyncio.sleep(PAUSE)
 
 
 def requests(
-    stream: Sequence[Touchpoint], ways: Sequence[Way], least: int, enough: asyncio.Event, chance: random.Random
+    stream: Sequence[Touchpoint],
+    ways: Sequence[Way],
+    sizes: Sequence[int],
+    least: int,
+    enough: asyncio.Event,
+    chance: random.Random,
 ) -> Iterator[tuple[Way, list[Touchpoint]]]:
     """Cuts the stream into requests, until `enough` is set and at least `least` touchpoints are in them.
 
-    Each is for one of the ways, which is as likely as it is often among them.
+    Each is for one of the ways and has one of the sizes, which is as likely as it is often among them.
     """
     start = 0
     while start < len(stream) and (start < least or not enough.is_set()):
-        way, size = chance.choice(ways), chance.choice(SIZES)
+        way, size = chance.choice(ways), chance.choice(sizes)
         batch = list(stream[start : start + size])
         start += size
         if way.name == HTTP and chance.random() < 0.1:
@@ -192,28 +223,28 @@ async def drive(
     least: int,
     customers: int,
     rate: float,
+    lanes: int,
+    sizes: Sequence[int],
     scattered: int,
     seed: int,
     seconds: float,
 ) -> None:
-    """Drives touchpoints at `rate` a second; `scattered` of four requests go straight to the topic."""
+    """Drives touchpoints at `rate` a second; `scattered` of four requests go straight to the topic.
+
+    Raises TimeoutError where it takes more than `seconds`, as where something is unknown for good.
+    """
     chance = random.Random(seed)
     enough = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
-    headers = {"Authorization": f"Bearer {os.environ['LIFECYCLE_API_KEY']}"}
-    async with (
-        asyncio.timeout(seconds),
-        httpx.AsyncClient(base_url=target.url, headers=headers, timeout=10, trust_env=False) as client,
-    ):
-        http = Http(client)
+    async with asyncio.timeout(seconds), Http(target) as http:
         await http.load()
         stream = touchpoints(most, customers, seed)
-        driver = Driver(Journal(path, target, LIFECYCLES), rate, chance)
+        driver = Driver(Journal(path, target, LIFECYCLES), rate, lanes, chance)
         if not scattered:
-            return await driver.run(requests(stream, [http], least, enough, chance), [http])
+            return await driver.run(requests(stream, [http], sizes, least, enough, chance), [http])
         async with Topic(target, chance) as topic:
             ways: list[Way] = [*[http] * (4 - scattered), *[topic] * scattered]
-            await driver.run(requests(stream, ways, least, enough, chance), [http, topic])
+            await driver.run(requests(stream, ways, sizes, least, enough, chance), [http, topic])
 
 
 def _json(answer: httpx.Response, *expected: int) -> dict[str, object]:
@@ -230,6 +261,8 @@ def main() -> int:
     parser.add_argument("--least", type=int, default=1_200, help="touchpoints at least")
     parser.add_argument("--customers", type=int, default=60)
     parser.add_argument("--rate", type=float, default=500, help="touchpoints a second")
+    parser.add_argument("--lanes", type=int, default=LANES, help="requests that are under way at a time")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="touchpoints of one request")
     parser.add_argument("--scattered", type=int, choices=range(5), default=0)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="after which it gives up")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""The driver's journal: what was sent and what the answers were, each line on the disk before anything goes on.
+"""The driver's journal: what was sent and what the answers were, each line out of the program before anything goes on.
 
 It is written by a process that no test kills, and is all that the verifier believes.
 """
@@ -6,11 +6,11 @@ It is written by a process that no test kills, and is all that the verifier beli
 from __future__ import annotations
 
 import json
-import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.faults.stream import Touchpoint
 
@@ -44,14 +44,28 @@ class Sending:
     answers: dict[str, int] = field(default_factory=lambda: {OK: 0, REFUSED: 0, UNKNOWN: 0})
 
 
+class Answer(NamedTuple):
+    """An answer over HTTP: its status, when it came by the monotonic clock, and how many seconds it took."""
+
+    at: float
+    seconds: float
+    status: str
+    accepted: int
+
+
 @dataclass
 class Record:
-    """A journal that was read: the touchpoints by id, and how many seconds the slowest answer over HTTP took."""
+    """A journal that was read: the touchpoints by id, and the answers over HTTP in their order."""
 
     target: Target
     lifecycles: Sequence[Mapping[str, Any]]
     sendings: dict[str, Sending]
-    slowest: float
+    answers: list[Answer]
+
+    @property
+    def slowest(self) -> float:
+        """How many seconds the slowest answer over HTTP took."""
+        return max((answer.seconds for answer in self.answers), default=0.0)
 
     def count(self, answer: str) -> int:
         """How often this was the answer, over all touchpoints."""
@@ -64,22 +78,26 @@ class Journal:
     def __init__(self, path: Path, target: Target, lifecycles: Sequence[Mapping[str, Any]]) -> None:
         self._file = path.open("x", encoding="utf-8")
         self._requests = 0
+        self._known: dict[str, Touchpoint] = {}
         self._write({"target": asdict(target), "lifecycles": lifecycles})
 
     def sends(self, way: str, touchpoints: Sequence[Touchpoint]) -> int:
         """Notes what is going to be sent; gives the number of the request."""
         self._requests += 1
-        self._write({"request": self._requests, "way": way, "touchpoints": touchpoints})
+        # What is in the journal already is only named: an outage is long, and nothing is sent so often as in one.
+        told = [one["id"] if self._known.get(one["id"]) == one else one for one in touchpoints]
+        self._known.update((one["id"], one) for one in touchpoints)
+        self._write({"request": self._requests, "way": way, "touchpoints": told})
         return self._requests
 
     def answered(self, request: int, answers: Sequence[str], status: str, seconds: float) -> None:
         """Notes the answer for each touchpoint of a request, and what it was read from."""
-        self._write({"answered": request, "answers": answers, "status": status, "seconds": round(seconds, 3)})
+        at = round(time.monotonic(), 3)
+        self._write({"answered": request, "answers": answers, "status": status, "seconds": round(seconds, 3), "at": at})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 class JournalReader:
@@ -105,7 +123,7 @@ class JournalReader:
 
     def _add(self, line: Mapping[str, Any]) -> None:
         if self._record is None:
-            self._record = Record(Target(**line["target"]), line["lifecycles"], {}, 0.0)
+            self._record = Record(Target(**line["target"]), line["lifecycles"], {}, [])
         elif "request" in line:
             record = self._record
             self._requests[line["request"]] = [_sending(record, one, line["way"]) for one in line["touchpoints"]]
@@ -114,7 +132,8 @@ class JournalReader:
             for sending, answer in zip(sendings, line["answers"], strict=True):
                 sending.answers[answer] += 1
             if sendings[0].way == HTTP:
-                self._record.slowest = max(self._record.slowest, line["seconds"])
+                accepted = line["answers"].count(OK)
+                self._record.answers.append(Answer(line["at"], line["seconds"], line["status"], accepted))
 
 
 def read_journal(path: Path) -> Record | None:
@@ -122,7 +141,8 @@ def read_journal(path: Path) -> Record | None:
     return JournalReader(path).read()
 
 
-def _sending(record: Record, touchpoint: Touchpoint, way: str) -> Sending:
+def _sending(record: Record, told: Touchpoint | str, way: str) -> Sending:
+    touchpoint = record.sendings[told].touchpoint if isinstance(told, str) else told
     sending = record.sendings.setdefault(touchpoint["id"], Sending(touchpoint, way))
     if (sending.touchpoint, sending.way) != (touchpoint, way):
         raise ValueError(f"{touchpoint['id']} was sent twice, with another content or on another way")
