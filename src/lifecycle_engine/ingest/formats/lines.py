@@ -17,7 +17,7 @@ _LINE = re.compile(rb"\S[^\n]*")
 
 async def read_lines(body: bytes) -> Sequence[Arrival]:
     """Raises InvalidMessageError where there are too many."""
-    if body.count(b"\n") > MAX_ITEMS and sum(1 for _ in islice(_LINE.finditer(body), MAX_ITEMS + 1)) > MAX_ITEMS:
+    if body.count(b"\n") >= MAX_ITEMS and sum(1 for _ in islice(_LINE.finditer(body), MAX_ITEMS + 1)) > MAX_ITEMS:
         raise too_many()
     lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     try:
