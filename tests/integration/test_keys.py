@@ -247,8 +247,8 @@ async def test_the_settings_give_every_key_a_rate(database: Database) -> None:
         keys.charge(key, clock())
 
 
-async def test_keys_of_the_first_schema_are_carried_over(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
+async def test_keys_of_the_first_schema_are_carried_over(empty_sqlite_url: str) -> None:
+    database = Database(empty_sqlite_url)
     everything = (
         "changes:read customers:read customers:write ingest:write lifecycles:read lifecycles:write metrics:read"
     )
