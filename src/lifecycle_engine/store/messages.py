@@ -60,7 +60,8 @@ async def find_messages(connection: AsyncConnection, ids: Iterable[str]) -> dict
 
 async def messages_of(connection: AsyncConnection, changes: Iterable[int]) -> dict[int, str]:
     """The ids of the messages that tell of changes, by these; a change that nobody was to be told of has none."""
-    return {row.change: row.id for row in await _OF_CHANGES(connection, [(change,) for change in sorted(set(changes))])}
+    rows = await _OF_CHANGES(connection, [(change,) for change in sorted(set(changes))])
+    return {change: id_ for change, id_ in rows}
 
 
 async def add_missing_messages(connection: AsyncConnection, rows: Sequence[MessageRow]) -> None:

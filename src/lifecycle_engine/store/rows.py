@@ -51,14 +51,14 @@ class Statement:
         )
         self._values = f"({', '.join('?' * self._width)})"
 
-    async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    async def __call__(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """Runs it over the rows (none at all is no statement) and gives what it returned."""
         if not rows:
             return []
         if connection.dialect.name == "postgresql":
             columns = tuple(list(column) for column in zip(*rows, strict=True))
             return await ask(connection, self._postgresql, columns)
-        returned: list[Any] = []
+        returned: list[Sequence[Any]] = []
         most = max(1, _SQLITE_VARIABLES // self._width)
         for start in range(0, len(rows), most):
             part = rows[start : start + most]
@@ -92,8 +92,8 @@ class Append:
             raise _told(error, driver, f"COPY {self._table}") from error
 
 
-async def ask(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-    """Runs one statement, written as the database's driver takes it, and gives the rows that it returned."""
+async def ask(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Sequence[Any]]:
+    """Runs one statement, as the database's driver takes it, and gives the rows it returned, to be read by place."""
     if (driver := driver_of(connection)) is None:
         result = await connection.exec_driver_sql(sql, parameters)
         return list(result.all()) if result.returns_rows else []
