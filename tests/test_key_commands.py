@@ -64,10 +64,10 @@ async def test_keys_are_made_listed_rotated_and_revoked_beside_a_running_service
 
 
 def test_what_cannot_be_done_is_told(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIFECYCLE_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("LIFECYCLE_DATABASE_URL", empty_sqlite_url)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         try:
