@@ -280,6 +280,10 @@ async def test_a_request_to_speak_another_protocol_is_answered_in_this_one(serve
     assert (await connection.answer()).status == 202
     await connection.send(QUESTION)
     assert (await connection.answer()).status == 200
+    await connection.send(QUESTION[:-2] + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n")
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await connection.reader.read() == b""
 
 
 async def test_a_body_that_waits_to_be_asked_for_is_asked_for(served: Served) -> None:

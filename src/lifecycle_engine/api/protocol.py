@@ -193,6 +193,9 @@ class HttpProtocol(HttpToolsProtocol):
             return None
         lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] not in (b"upgrade", b"connection")]
+        options = b",".join(value for name, value in self.headers if name == b"connection")
+        if b"close" in (option.strip().lower() for option in options.split(b",")):
+            lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
         return super().data_received(b"\r\n".join([*lines, b"", b""]) + self._data[stopped.args[0] :])
 

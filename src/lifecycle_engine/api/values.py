@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from lifecycle_engine.api.paths import without_nul
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
@@ -29,7 +29,7 @@ def _parsed(value: Any) -> int:
 InstantParameter = Annotated[int, BeforeValidator(_parsed), WithJsonSchema(_INSTANT)]
 """An instant in a question: RFC 3339 with an offset outside, microseconds since the epoch inside."""
 
-Text = Annotated[str, AfterValidator(without_nul)]
+Text = Annotated[str, AfterValidator(without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 
 
 def split(value: Any) -> Any:

@@ -187,7 +187,8 @@ class Sender:
             addresses = await self._resolve(target)
         if any(self._guard.is_denied(address) for address in addresses):
             # Which address is not said: it would tell strangers what our own network looks like.
-            raise ExchangeError(Failure.DENIED_ADDRESS, "leads to an address that webhooks are not sent to")
+            detail = "leads to an address that webhooks are not sent to; LIFECYCLE_WEBHOOK_ALLOW_NETWORKS can allow it"
+            raise ExchangeError(Failure.DENIED_ADDRESS, detail)
         if not target.is_public and not all(self._guard.is_allowed_network(address) for address in addresses):
             raise _not_public(target)
         return addresses[:ADDRESSES_MOST]
@@ -268,7 +269,7 @@ def default_tls() -> ssl.SSLContext:
 
 def _not_public(target: Target) -> ExchangeError:
     wrong = "must begin with https://" if target.scheme != "https" else "must have the port 443 or 8443"
-    return ExchangeError(Failure.INVALID_URL, f"{wrong}, outside of the networks that the settings allow")
+    return ExchangeError(Failure.INVALID_URL, f"{wrong}, outside of the networks of LIFECYCLE_WEBHOOK_ALLOW_NETWORKS")
 
 
 def _key(target: Target) -> _Key:

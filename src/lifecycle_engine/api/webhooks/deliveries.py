@@ -12,6 +12,7 @@ from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, InstantParameter, Text
 from lifecycle_engine.api.webhooks.endpoints import READ, EndpointId, existing
+from lifecycle_engine.api.webhooks.events import EventTypeName
 from lifecycle_engine.store.attempts import SUCCEEDED, AttemptRow
 from lifecycle_engine.store.delivery_log import (
     AttemptsWanted,
@@ -104,7 +105,7 @@ class AttemptsQuestion(BaseModel):
 
     status: Literal["succeeded", "failed"] | None = None
     status_code_class: CodeClass | None = Field(None, description="`none`: there was no answer.")
-    event_type: Text | None = None
+    event_type: EventTypeName | None = None
     message_id: Text | None = None
     since: InstantParameter | None = Field(None, description="Those that began at this instant or later.")
     until: InstantParameter | None = Field(None, description="Those that began before it.")
@@ -118,7 +119,7 @@ class DeliveriesQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: DeliveryStatus | None = None
-    event_type: Text | None = None
+    event_type: EventTypeName | None = None
     since: InstantParameter | None = Field(None, description="Those that were queued at this instant or later.")
     until: InstantParameter | None = Field(None, description="Those that were queued before it.")
     limit: Limit = DEFAULT_LIMIT

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
 from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.values import Instant, Kind
 from lifecycle_engine.api.webhooks.examples import examples
+from lifecycle_engine.lifecycle.definitions import closest
 from lifecycle_engine.outbox.events import DISABLED, EXHAUSTED, FAILING, RECOVERED, TEST
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=responses(401, 403, 422, 503))
@@ -244,6 +245,17 @@ MODELS: Mapping[str, tuple[type[Event], str, str]] = {
     ),
 }  # fmt: skip
 """Type -> its shape, what it says in a line, and when it is sent."""
+
+
+def _known(type_: str) -> str:
+    if type_ not in MODELS:
+        hint = closest(type_, list(MODELS)) or f"there are {', '.join(MODELS)}"
+        raise ValueError(f"{type_[:64]!r} is no type of event; {hint}")
+    return type_
+
+
+EventTypeName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(MODELS)})]
+"""The type of an event, in a question."""
 
 
 class EventType(BaseModel):
