@@ -123,6 +123,9 @@ class _Folding:
         self._judge = judge
         # Never later than the first wake of a journey; exact again after each look.
         self._wake = state.wake
+        # Rules, stage and totals with which nothing was decided, where guards ask for measures only: until one of them
+        # is another, nothing will be. An explaining judge takes notes of every time.
+        self._idle: dict[tuple[str, str | None], tuple[Sequence[Rule], str, tuple[Total, ...]]] = {}
 
     def state(self, place: Place | None, facts: int, *, is_final: bool = True) -> CustomerState:
         journeys = self._journeys if is_final else {key: dict(subjects) for key, subjects in self._journeys.items()}
@@ -284,9 +287,11 @@ class _Folding:
                 taken[index] = measure.take(taken[index], fact)
             totals = tuple(taken)
         decision = None
-        if concerned.rules:
+        if concerned.rules and not self._is_idle(definition, subject, concerned.rules, stage, totals):
             situation = Situation(active, subject, at, Phase.FACT, stage, journey, totals, self._traits, fact)
             decision = self._judge(concerned.rules, situation)
+            if decision is None and not definition.names:
+                self._idle[definition.key, subject] = concerned.rules, stage, totals
         if decision is None or decision.refusal is not None:
             target, moved = stage, None
         else:
@@ -305,6 +310,15 @@ class _Folding:
             cause = _cause(definition, decision, "touchpoint")
             self._tell(_refusal(active, subject, at, stage, decision, cause, fact, Phase.FACT))
         return _settled(timeline, journey, after, at, fact.type, concerned.resets, fact)
+
+    def _is_idle(
+        self, definition: Definition, subject: str | None, rules: Sequence[Rule], stage: str, totals: tuple[Total, ...]
+    ) -> bool:
+        """Whether these rules have been seen to decide nothing in just this situation."""
+        if definition.names or self._judge is not judge:
+            return False
+        known = self._idle.get((definition.key, subject))
+        return known is not None and known[0] is rules and known[1] == stage and known[2] is totals
 
     def _identify(self, fact: Touchpoint) -> None:
         """13: traits are the last values by event time; 6: then the conditions are judged."""
@@ -460,6 +474,8 @@ def _settled(
     fact: Touchpoint | None = None,
 ) -> JourneyState:
     """The journey after a fact, with its clocks, its prospects, and when it will have to be looked at."""
+    if after is before and not resets and after.epoch + 1 == len(timeline):
+        return after
     definition = timeline[after.epoch].definition
     if definition.timers and (resets or before is None or before.stage != after.stage):
         clocks = before.clocks if before else (None,) * len(definition.timers)
@@ -568,14 +584,18 @@ def next_timer(definition: Definition, journey: JourneyState) -> tuple[Rule, Tim
 
 def as_of(definition: Definition, journey: JourneyState, at: int) -> JourneyState:
     """Lets go of what has left the windows by this instant."""
-    return journey._replace(totals=_let_go(definition, journey.totals, at)) if definition.windows else journey
+    totals = _let_go(definition, journey.totals, at)
+    return journey if totals is journey.totals else journey._replace(totals=totals)
 
 
 def _let_go(definition: Definition, totals: tuple[Total, ...], at: int) -> tuple[Total, ...]:
-    left = list(totals)
+    left: list[Total] | None = None
     for index, measure in definition.windows:
-        left[index] = measure.let_go(left[index], at)
-    return tuple(left)
+        total = measure.let_go(totals[index], at)
+        if total is not totals[index]:
+            left = left or list(totals)
+            left[index] = total
+    return totals if left is None else tuple(left)
 
 
 def _overlay(journey: JourneyState, shown: Shown | None) -> Shown | None:
