@@ -12,10 +12,12 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lifecycle_engine import key_commands, roles
-from lifecycle_engine.api.app import VERSION, document
+from lifecycle_engine import __version__, key_commands
 from lifecycle_engine.log import asyncapi
 from lifecycle_engine.outbox.vault import VaultError, generate_master_key
+from lifecycle_engine.roles import ROLES, StartError
+from lifecycle_engine.roles.parts import log_name, open_vault
+from lifecycle_engine.roles.process import serve
 from lifecycle_engine.schema import SchemaError, check_schema, migrate
 from lifecycle_engine.settings import Settings, SettingsError, load_settings
 from lifecycle_engine.store.database import Database
@@ -42,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_reencrypt(settings))
         if options.command == "keys":
             return asyncio.run(_keys(settings, options))
-        return roles.serve(settings, options.role)
+        return serve(settings, options.role)
     except SettingsError as error:
         return _fail(str(error), 2)
-    except (SchemaError, VaultError, key_commands.KeyCommandError, roles.StartError) as error:
+    except (SchemaError, VaultError, key_commands.KeyCommandError, StartError) as error:
         return _fail(str(error), 1)
 
 
@@ -56,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings come from the environment or a .env file; the README lists them.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="run the service")
-    serve.add_argument(
-        "--role", type=_roles, default=roles.ROLES, metavar="ROLE[,ROLE]", help=f"default: {','.join(roles.ROLES)}"
+    serving = commands.add_parser("serve", help="run the service")
+    serving.add_argument(
+        "--role", type=_roles, default=ROLES, metavar="ROLE[,ROLE]", help=f"default: {','.join(ROLES)}"
     )
     commands.add_parser("migrate", help="bring the database's schema up to date")
     commands.add_parser("resume", help="let workers go on that a flood of dead letters has stopped")
@@ -77,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 def _roles(text: str) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
-        if name not in roles.ROLES:
-            raise argparse.ArgumentTypeError(f"{name!r} is not a role; roles are {', '.join(roles.ROLES)}")
+        if name not in ROLES:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a role; roles are {', '.join(ROLES)}")
     return chosen
 
 
@@ -94,7 +96,7 @@ async def _migrate(settings: Settings) -> int:
 
 
 async def _reencrypt(settings: Settings) -> int:
-    vault = roles.open_vault(settings)
+    vault = open_vault(settings)
     database = Database(settings.database_url)
     try:
         await check_schema(database)
@@ -129,7 +131,7 @@ async def _resume(settings: Settings) -> int:
     database = Database(settings.database_url)
     try:
         async with database.transaction() as connection:
-            stood = await end_halt(connection, roles.log_name(settings))
+            stood = await end_halt(connection, log_name(settings))
     except (SQLAlchemyError, OSError) as error:
         return _fail(f"LIFECYCLE_DATABASE_URL: the workers cannot be told: {_reason(error)}", 1)
     finally:
@@ -138,13 +140,20 @@ async def _resume(settings: Settings) -> int:
     return 0
 
 
+def _openapi() -> dict[str, Any]:
+    # Not above: it takes longer to load than all the rest, and a worker has no need of it.
+    from lifecycle_engine.api.app import document
+
+    return document()
+
+
 def _asyncapi() -> dict[str, Any]:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    return asyncapi.document(VERSION, defaults["kafka_topic"], defaults["kafka_partitions"])
+    return asyncapi.document(__version__, defaults["kafka_topic"], defaults["kafka_partitions"])
 
 
 _DOCUMENTS: Mapping[str, tuple[str, Path, Callable[[], dict[str, Any]]]] = {
-    "openapi": ("OpenAPI", Path("openapi/openapi.json"), document),
+    "openapi": ("OpenAPI", Path("openapi/openapi.json"), _openapi),
     "asyncapi": ("AsyncAPI", Path("openapi/asyncapi.json"), _asyncapi),
 }
 

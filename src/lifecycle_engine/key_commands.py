@@ -10,7 +10,6 @@ import argparse
 import sys
 import time
 
-from lifecycle_engine.api.authentication import ADMIN, SCOPES
 from lifecycle_engine.api.issuance import (
     DEFAULT_GRACE,
     MAX_GRACE,
@@ -22,6 +21,7 @@ from lifecycle_engine.api.issuance import (
     status_of,
 )
 from lifecycle_engine.api.rates import Rate, parse_rate
+from lifecycle_engine.api.scopes import ADMIN, SCOPES
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import KeyRow, find_key, newest_keys

@@ -38,11 +38,12 @@ from aiokafka import AIOKafkaConsumer
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
-from lifecycle_engine import cli, roles
+from lifecycle_engine import cli
 from lifecycle_engine.log.kafka import KafkaReader
 from lifecycle_engine.outbox.breaker import Limits
 from lifecycle_engine.outbox.policy import Policy
 from lifecycle_engine.outbox.retry import SECOND, Schedule
+from lifecycle_engine.roles import parts, process
 from lifecycle_engine.webhook.dispatch import Dispatcher
 from lifecycle_engine.webhook.exchange import Exchange
 from lifecycle_engine.webhook.sender import Sender
@@ -198,8 +199,8 @@ def _replace_commit(commit: Callable[[Any, Callable[[], None]], None], statement
 
 def hurry() -> None:
     """Shortens what the service waits for where a process is gone or stands still."""
-    vars(roles)["KafkaReader"] = functools.partial(KafkaReader, session_timeout=SESSION_SECONDS)
-    vars(roles)["Dispatcher"] = functools.partial(Dispatcher, policy=HOOKS)
+    vars(parts)["KafkaReader"] = functools.partial(KafkaReader, session_timeout=SESSION_SECONDS)
+    vars(process)["Dispatcher"] = functools.partial(Dispatcher, policy=HOOKS)
 
     @event.listens_for(Engine, "do_connect")
     def _(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:

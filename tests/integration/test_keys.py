@@ -12,9 +12,10 @@ import pytest
 from http_sfv.list import List
 from sqlalchemy import select, text
 
-from lifecycle_engine.api.authentication import SCOPES, Keys
+from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.key_texts import may_be_key
 from lifecycle_engine.api.rates import Rate
+from lifecycle_engine.api.scopes import SCOPES
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database

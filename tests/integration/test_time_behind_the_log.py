@@ -23,7 +23,7 @@ from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.log.database import DatabaseBacklog, DatabaseReader
 from lifecycle_engine.log.kafka import KafkaAppender, KafkaBacklog, KafkaReader
 from lifecycle_engine.log.port import Backlog, Positions, Reader, Record
-from lifecycle_engine.roles import KAFKA_MARGIN
+from lifecycle_engine.roles.parts import KAFKA_MARGIN
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import customer, log_record, wake
 from tests.processes import wait_until

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from lifecycle_engine import __version__
 from lifecycle_engine.api import (
     activations,
     changes,
@@ -45,8 +46,6 @@ from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.webhooks.events import describe_events
 from lifecycle_engine.api.webhooks.routes import ROUTERS as WEBHOOKS
 
-VERSION = "0.1.0"
-
 
 def create_app(services: Services, gathered: metrics.Metrics | None = None) -> FastAPI:
     """The ASGI application; it starts and stops the appender and keeps the keys fresh."""
@@ -68,7 +67,7 @@ def create_app(services: Services, gathered: metrics.Metrics | None = None) -> F
 
 def create_health_app(health: Health, gathered: metrics.Metrics) -> FastAPI:
     """The ASGI application of a process that answers no questions but whether it is well, and what it has done."""
-    app = FastAPI(title="Lifecycle Engine", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Lifecycle Engine", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.health = health
     app.state.metrics = gathered
     app.include_router(health_routes)
@@ -81,7 +80,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The routes, their errors and their description, without what they work with."""
     app = FastAPI(
         title="Lifecycle Engine",
-        version=VERSION,
+        version=__version__,
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
         lifespan=lifespan,
         redirect_slashes=False,

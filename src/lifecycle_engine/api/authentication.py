@@ -21,28 +21,10 @@ from starlette.types import Scope
 from lifecycle_engine.api.key_texts import MAX_BYTES, digest, generate_key, key_id, may_be_key
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.rates import Rate, judge, policy_fields
+from lifecycle_engine.api.scopes import ADMIN, SCOPES
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import KeyRow, add_key, any_key, keys_in_force, note_uses
 
-SCOPES = (
-    "ingest:write",
-    "customers:read",
-    "customers:write",
-    "lifecycles:read",
-    "lifecycles:write",
-    "changes:read",
-    "webhooks:read",
-    "webhooks:write",
-    "webhooks:secrets",
-    "keys:read",
-    "keys:write",
-    "operate:read",
-    "operate:write",
-    "metrics:read",
-)
-"""Everything that a key can be allowed."""
-ADMIN = "admin"
-"""Stands for every scope, also those of later versions."""
 FIRST = "default"
 """The name of the first key, and the source of what is posted with it."""
 REFRESH = 2.0

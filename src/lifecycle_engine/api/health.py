@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-Check = Callable[[], Awaitable[bool | str]]
-"""Whether one thing that the process needs is there now; a text says why it is not."""
+from lifecycle_engine.runners import Check
 
 CHECK_SECONDS = 1.0
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Metric, exposition
@@ -11,30 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
+from lifecycle_engine.runners import Figure, Gather, Histogram
+
 router = APIRouter(tags=["operate"])
-
-
-class Figure(NamedTuple):
-    """One counter or gauge: its name, what it counts, its labels, and its values by the values of these."""
-
-    name: str
-    description: str
-    labels: tuple[str, ...]
-    values: Mapping[Any, float]
-    kind: Literal["counter", "gauge"] = "counter"
-
-
-class Histogram(NamedTuple):
-    """How values are spread: its name, what it measures, how many are within each bound, and the sum of all."""
-
-    name: str
-    description: str
-    buckets: Sequence[tuple[str, float]]
-    total: float
-
-
-Gather = Callable[[], Iterable[Figure | Histogram]]
-"""Reads figures, at once and without waiting for anything."""
 
 
 class Metrics(Collector):
