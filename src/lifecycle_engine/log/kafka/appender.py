@@ -28,8 +28,8 @@ from lifecycle_engine.log.kafka.connection import (
 )
 from lifecycle_engine.log.port import LogUnavailableError, Record
 
-DEADLINE = 4.5
-"""Seconds after which an append that was not acknowledged is told to be unknown."""
+DEADLINE = 4.0
+"""Seconds after which an append that was not acknowledged is told to be unknown; the answer is promised within 5."""
 LINGER = 0.003
 """Seconds that the first record of a batch waits for others, at most."""
 BATCH_BYTES = 256 * 1024
