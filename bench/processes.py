@@ -16,7 +16,8 @@ from typing import NamedTuple, Self
 
 import psutil
 
-from tools.services import KAFKA_COORDINATES, Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
+from tools import kafka_runtime
+from tools.services import Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
 from tools.supervisor import Supervised
 
 REPOSITORY = Path(__file__).parents[1]
@@ -126,7 +127,9 @@ class Servers:
 
     @property
     def kafka_version(self) -> str:
-        return KAFKA_COORDINATES.split("+")[0].split(":")[2] if isinstance(self.kafka, Kafka) else "as named"
+        if not isinstance(self.kafka, Kafka):
+            return "as named"
+        return kafka_runtime.KAFKA_COORDINATES.split("+")[0].split(":")[2]
 
     def cpu_seconds(self) -> float | None:
         """Processor time so far of the servers and of all that is measured; None where the servers are not ours."""
@@ -172,7 +175,7 @@ def servers() -> Iterator[Servers]:
         directory = stack.enter_context(temporary_directory())
         database_url, bootstrap = (os.environ.get(f"LIFECYCLE_TEST_{name}") for name in ("DATABASE_URL", "KAFKA"))
         postgres = PostgresServer(database_url) if database_url else stack.enter_context(Postgres(directory))
-        kafka = KafkaCluster(bootstrap) if bootstrap else stack.enter_context(Kafka(directory))
+        kafka = KafkaCluster(bootstrap) if bootstrap else stack.enter_context(Kafka(directory, is_brief=False))
         yield Servers(postgres, kafka, directory)
 
 

