@@ -9,6 +9,14 @@ from tests.bad_input.door import Door, door_on_servers, door_on_sqlite
 from tools.services import KafkaCluster, PostgresServer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each route's test an id of its own: schemathesis names all alike, and xdist would run one for all."""
+    for item in items:
+        base, bracket, route = item.name.partition("[")
+        if bracket and item.nodeid.endswith(f"::{base}"):
+            item._id = item.id.with_params(route.removesuffix("]"))
+
+
 @pytest.fixture(scope="module")
 def sqlite_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with door_on_sqlite(tmp_path_factory.mktemp("door")) as door:
