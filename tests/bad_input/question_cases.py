@@ -45,6 +45,7 @@ def _lists() -> Iterator[Case]:
         for value in ("0", "-1", "-9223372036854775808", "9" * 5000, "1.5", "1e3", "ten", "", "NaN", "0x10", "%00"):
             yield Case(f"{path}: limit {value[:20]!r}", get(f"{path}?limit={value}"), 422, "invalid_request")
         yield Case(f"{path}: an unknown parameter", get(f"{path}?sort=up"), 422, "invalid_request")
+        yield Case(f"{path}: a parameter twice", get(f"{path}?limit=1&limit=2"), 422, "invalid_request")
         yield Case(f"{path}: an odd parameter", get(f"{path}?%1b[2J%0d%0a=x"), 422, "invalid_request")
         yield Case(f"{path}: a cursor of 5,000 letters", get(f"{path}?cursor={'A' * 5000}"), 422, "invalid_request")
         for name, cursor in CURSORS.items():
@@ -86,6 +87,7 @@ def _others() -> Iterator[Case]:
         yield Case(f"{path}: {unknown}", get(f"{path}?stage=advocacy"), 422, "invalid_request")
     for value in ("e-mail", "", "CUSTOMER_ID", "customer_id%00", "customer_id&kind=x"):
         yield Case(f"kind: {value!r}", get(f"{ADA}?kind={value}"), 422, "invalid_request")
+    yield Case("two customers' kinds", get(f"{ADA}?kind=customer_id&kind=customer_id"), 422, "invalid_request")
     yield Case("a subject with NUL", get(f"{JOURNEY}?subject=%00"), 422, "invalid_request")
     yield Case("a source with NUL", get(f"{ONE}/x?source=%00"), 422, "invalid_request")
     yield Case("a lifecycle with NUL", get(f"{ADA}/history?lifecycle=%00"), 422, "invalid_request")

@@ -40,6 +40,7 @@ from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
 from lifecycle_engine.api.idempotency import pruned
 from lifecycle_engine.api.load import Bounded
+from lifecycle_engine.api.parameters import asked_once
 from lifecycle_engine.api.paths import SentPath
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
@@ -83,6 +84,7 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         version=__version__,
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
         lifespan=lifespan,
+        dependencies=[Depends(asked_once)],
         redirect_slashes=False,
         # It would look for its configuration at each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
