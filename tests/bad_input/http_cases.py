@@ -49,11 +49,14 @@ def _framing() -> Iterator[Case]:
     for name, coding in {
         "gzip": b"gzip",
         "identity": b"identity",
-        "two": b"gzip, chunked",
         "a word": b"chunkedx",
     }.items():
         coded = request("POST", ONE, BODY, length=b"", headers=[(b"Transfer-Encoding", coding)])
         yield Case(f"a transfer encoding of {name}", coded, 400, "malformed_http")
+    coded = request(
+        "POST", ONE, chunk(BODY) + b"0\r\n\r\n", length=b"", headers=[(b"Transfer-Encoding", b"gzip, chunked")]
+    )
+    yield Case("a transfer encoding besides chunks", coded, 400, "unsupported_encoding")
     yield Case("no request", b"\r\n\r\n\r\n", CLOSED, "", ends=True)
     yield Case("rubbish", b"\x00\x01\x02\xff" * 100 + b"\r\n\r\n", 400, "malformed_http")
     yield Case(
@@ -63,6 +66,7 @@ def _framing() -> Iterator[Case]:
         "malformed_http",
     )
     yield Case("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed_http")
+    yield Case("a request in HTTP/2.0", post(ONE, BODY).replace(b" HTTP/1.1", b" HTTP/2.0"), 400, "malformed_http")
     yield Case("HTTP/9.9", b"GET /livez HTTP/9.9\r\nHost: here\r\n\r\n", 400, "malformed_http")
     yield Case("a line without a path", b"GET\r\n\r\n", 400, "malformed_http")
     yield Case("half a head", b"GET /livez HTTP/1.1\r\nHost: he", CLOSED, "", ends=True)

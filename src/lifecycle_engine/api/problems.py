@@ -148,11 +148,15 @@ class Requests:
             return await self._app(scope, receive, send)
         request_id = b""
         lengths = 0
+        coding = b"chunked"
         for name, value in scope["headers"]:
             if name == b"request-id":
                 request_id = value
-            elif name in (b"content-length", b"transfer-encoding"):
+            elif name == b"content-length":
                 lengths += 1
+            elif name == b"transfer-encoding":
+                lengths += 1
+                coding = value
         if _REQUEST_ID(request_id) is None:
             request_id = _new_request_id().encode()
         scope["request_id"] = request_id.decode()
@@ -172,6 +176,11 @@ class Requests:
         try:
             if lengths > 1:  # where one server sees the end of the body, another may see a second request
                 raise ProblemError(400, "ambiguous_length", "send either Content-Length or Transfer-Encoding, once")
+            if coding.lower() != b"chunked":
+                detail = (
+                    "the only Transfer-Encoding that is undone is chunked; say with Content-Encoding what the body is"
+                )
+                raise ProblemError(400, "unsupported_encoding", detail, headers={"Connection": "close"})
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             if has_begun:

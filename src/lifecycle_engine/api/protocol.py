@@ -144,6 +144,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise self._noted(ProblemError(400, "malformed_http", "this is answered in HTTP/1.1 only"))
         if self._hosts != 1 and (self._hosts > 1 or self.parser.get_http_version() == "1.1"):
             raise self._noted(ProblemError(400, "ambiguous_host", "send one Host"))
         if self._is_upgrade():
