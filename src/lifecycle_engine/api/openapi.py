@@ -12,6 +12,14 @@ from lifecycle_engine.api.problems import MEDIA_TYPE, Problem
 from lifecycle_engine.api.webhooks.examples import examples
 
 _KEY = "key"
+_DESCRIPTION = """\
+Every error is a problem (RFC 9457) with a `code` and a `message` beside its standard members.
+
+What cannot be read as a request is answered at the door, before any route is looked for, and the connection is then
+closed: 400 (`malformed_http`, `ambiguous_host`), 408 (`too_slow`: a head that is not complete within 10 s, or a body
+that does not go on), 414 and 431 (`too_large`: an address of more than 60 KiB, a head of more than 32 KiB or 100
+fields), 503 (`too_many_connections`). Routes name what they answer themselves.
+"""
 _TAGS = [
     {"name": "touchpoints", "description": "Post what happened, and ask what became of it."},
     {"name": "customers", "description": "Where a customer stands, stood, and why."},
@@ -35,6 +43,7 @@ def install(app: FastAPI) -> None:
                     version=app.version,
                     openapi_version=app.openapi_version,
                     summary=app.summary,
+                    description=_DESCRIPTION,
                     routes=app.routes,
                     webhooks=app.webhooks.routes,
                     tags=_TAGS,
@@ -80,6 +89,8 @@ def _complete(operation: dict[str, Any]) -> None:
         operation["security"] = [{_KEY: [scope]} for scope in scopes]
         answers["429"] = ingest_openapi.problem("The key has made as many requests as it may")
         answers["500"] = ingest_openapi.problem("Something went wrong on our side")
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
     for status, answer in answers.items():
         headers = answer.setdefault("headers", {})
         headers["Request-Id"] = {"schema": {"type": "string"}, "description": "As sent, or made by the server."}
@@ -93,3 +104,12 @@ def _complete(operation: dict[str, Any]) -> None:
             }
         elif MEDIA_TYPE in content:
             content.pop("application/json", None)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """What may be absent is null for FastAPI, for which neither an address nor a header has a word."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if not choices:
+        return schema
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
+    return {**choices[0], **rest} if len(choices) == 1 else {**rest, "anyOf": choices}
