@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lifecycle_engine.schema import upgrade
+from lifecycle_engine.schema import migrate, upgrade
 from lifecycle_engine.store.database import Database
 from tools.services import Kafka, KafkaCluster, Postgres, PostgresServer, temporary_directory
+
+Fill = Callable[[Database], Coroutine[Any, Any, None]]
 
 # `--hypothesis-profile=laws` looks for counterexamples in earnest. Machines under load are slow, not wrong.
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -38,7 +40,7 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     if named := os.environ.get("LIFECYCLE_TEST_DATABASE_URL"):
         yield PostgresServer(named)
     else:
-        with Postgres(request.getfixturevalue("services_directory")) as started:
+        with Postgres(request.getfixturevalue("services_directory"), is_durable=False) as started:
             yield started
 
 
@@ -55,19 +57,25 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaCluster]:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: PostgresServer) -> Iterator[str]:
     """The name of a database with tables and nothing in them, to make copies of: quicker than migrating each."""
-    name = f"migrated_{uuid.uuid4().hex}"
-    postgres.create_database(name)
-    _in_a_loop_of_its_own(_migrate(postgres.url(name)))
-    yield name
-    postgres.drop_database(name)
+    yield from _template(postgres, _make_tables)
+
+
+@pytest.fixture(scope="session")
+def installed_postgres(postgres: PostgresServer) -> Iterator[str]:
+    """The same as `lifecycle-engine migrate` leaves it, with the built-in lifecycles."""
+    yield from _template(postgres, migrate)
 
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a file."""
-    path = tmp_path_factory.mktemp("migrated") / "lifecycle.db"
-    _in_a_loop_of_its_own(_migrate(f"sqlite+aiosqlite:///{path}"))
-    return path
+    """A file with tables and nothing in them, to make copies of."""
+    return _file(tmp_path_factory.mktemp("migrated"), _make_tables)
+
+
+@pytest.fixture(scope="session")
+def installed_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as `lifecycle-engine migrate` leaves it, with the built-in lifecycles."""
+    return _file(tmp_path_factory.mktemp("installed"), migrate)
 
 
 @pytest.fixture
@@ -77,9 +85,21 @@ def postgres_url(postgres: PostgresServer, migrated_postgres: str) -> Iterator[s
 
 
 @pytest.fixture
+def installed_postgres_url(postgres: PostgresServer, installed_postgres: str) -> Iterator[str]:
+    """The URL of a PostgreSQL database to start the service on, dropped afterwards."""
+    yield from _database(postgres, installed_postgres)
+
+
+@pytest.fixture
 def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
     """The URL of a migrated SQLite database with nothing in it."""
-    return f"sqlite+aiosqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'lifecycle.db')}"
+    return _sqlite_url(shutil.copy(migrated_sqlite, tmp_path / "lifecycle.db"))
+
+
+@pytest.fixture
+def installed_sqlite_url(installed_sqlite: Path, tmp_path: Path) -> str:
+    """The URL of a SQLite database to start the service on."""
+    return _sqlite_url(shutil.copy(installed_sqlite, tmp_path / "lifecycle.db"))
 
 
 @pytest.fixture
@@ -91,7 +111,7 @@ def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def empty_sqlite_url(tmp_path: Path) -> str:
     """The URL of a SQLite database that does not exist yet."""
-    return f"sqlite+aiosqlite:///{tmp_path / 'lifecycle.db'}"
+    return _sqlite_url(tmp_path / "lifecycle.db")
 
 
 def _database(postgres: PostgresServer, template: str) -> Iterator[str]:
@@ -101,19 +121,40 @@ def _database(postgres: PostgresServer, template: str) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-def _in_a_loop_of_its_own(work: Coroutine[Any, Any, None]) -> None:
-    """Runs it to its end, also where an asynchronous fixture has asked, and so a loop runs in this thread."""
+def _sqlite_url(path: str | Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _template(postgres: PostgresServer, fill: Fill) -> Iterator[str]:
+    name = f"template_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    _filled(postgres.url(name), fill)
+    yield name
+    postgres.drop_database(name)
+
+
+def _file(directory: Path, fill: Fill) -> Path:
+    path = directory / "lifecycle.db"
+    _filled(_sqlite_url(path), fill)
+    return path
+
+
+def _filled(url: str, fill: Fill) -> None:
+    async def run() -> None:
+        database = Database(url)
+        try:
+            await fill(database)
+        finally:
+            await database.close()
+
+    # In a thread, since where an asynchronous fixture has asked a loop runs in this one.
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()
+        pool.submit(asyncio.run, run()).result()
 
 
-async def _migrate(url: str) -> None:
-    database = Database(url)
-    try:
-        async with database.transaction() as connection:
-            await connection.run_sync(upgrade)
-    finally:
-        await database.close()
+async def _make_tables(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.run_sync(upgrade)
 
 
 @pytest.fixture

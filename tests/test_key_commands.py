@@ -11,14 +11,13 @@ import httpx
 import pytest
 
 from lifecycle_engine.cli import main
-from tests.processes import Service, migrate, settings_for
+from tests.processes import Service, settings_for
 
 
 async def test_keys_are_made_listed_rotated_and_revoked_beside_a_running_service(
-    sqlite_url: str, tmp_path: Path
+    installed_sqlite_url: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(sqlite_url)
-    await migrate(settings, tmp_path)
+    settings = settings_for(installed_sqlite_url)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(
@@ -26,7 +25,7 @@ async def test_keys_are_made_listed_rotated_and_revoked_beside_a_running_service
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={"LIFECYCLE_DATABASE_URL": sqlite_url},
+            env={"LIFECYCLE_DATABASE_URL": installed_sqlite_url},
             timeout=60,
         )
         return done.returncode, done.stdout, done.stderr

@@ -244,15 +244,18 @@ class _Server(ABC):
 class Postgres(_Server, PostgresServer):
     """PostgreSQL 18 on a free loopback port, its data in `directory`/postgres, as durable as in production (fsync on).
 
+    One that is not `is_durable` keeps its data over a crash of its own, not over one of the machine, and is quicker.
+
     Run by root, the server becomes the user `postgres` (or `nobody` where there is none), who must be able to reach
     `directory`; `temporary_directory` gives one that suits.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_durable: bool = True) -> None:
         # An orphan shuts down at once (SIGQUIT), without a last checkpoint of data that is removed anyway.
         _Server.__init__(self, "postgres", directory, _postgres_user(), stop=signal.SIGINT, orphan=signal.SIGQUIT)
         self.port = free_port()
         self._data = self.directory / "data"
+        self._is_durable = is_durable
         PostgresServer.__init__(self, f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/postgres")
 
     def start(self) -> None:
@@ -270,6 +273,8 @@ class Postgres(_Server, PostgresServer):
                 "shared_buffers": "256MB",
                 "max_connections": 200,
             }
+            if not self._is_durable:
+                settings |= {"fsync": "off", "full_page_writes": "off"}
             self._prepare(
                 [
                     *(binaries / "initdb", "--pgdata", self._data, "--username=postgres", "--auth=trust", "--no-sync"),

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from examples.cdnow.purchases import Touchpoint, read_purchases
 from lifecycle_engine.lifecycle.instants import format_instant
 from tests.faults.deployment import running
-from tests.processes import Service, migrate, settings_for, wait_until
+from tests.processes import Service, settings_for, wait_until
 from tools.services import KafkaCluster
 
 CUSTOMERS = int(os.environ.get("LIFECYCLE_TEST_CDNOW_CUSTOMERS", "2000"))
@@ -68,21 +68,19 @@ def expected(purchases: list[Touchpoint]) -> list[Change]:
     ]
 
 
-async def test_in_one_process_on_sqlite(sqlite_url: str, tmp_path: Path) -> None:
-    settings = settings_for(sqlite_url) | QUIET
-    await migrate(settings, tmp_path)
+async def test_in_one_process_on_sqlite(installed_sqlite_url: str, tmp_path: Path) -> None:
+    settings = settings_for(installed_sqlite_url) | QUIET
     async with Service(["api", "worker", "timers"], settings, tmp_path) as service:
-        await _check(service, sqlite_url)
+        await _check(service, installed_sqlite_url)
 
 
 async def test_in_a_process_for_each_role_on_kafka_and_postgresql(
-    postgres_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path
+    installed_postgres_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(postgres_url, kafka.bootstrap_servers, topic) | QUIET
-    await migrate(settings, tmp_path)
+    settings = settings_for(installed_postgres_url, kafka.bootstrap_servers, topic) | QUIET
     api, worker, *timers = [Service([role], settings, tmp_path) for role in ("api", "worker", "timers", "timers")]
     async with running(api, worker, *timers):
-        await _check(api, postgres_url)
+        await _check(api, installed_postgres_url)
 
 
 async def _check(service: Service, database_url: str) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.processes import Service, migrate, settings_for
+from tests.processes import Service, settings_for
 from tools.services import KafkaCluster
 
 ORDER = {
@@ -37,11 +37,10 @@ async def producer(kafka: KafkaCluster) -> AsyncIterator[AIOKafkaProducer]:
 
 @pytest.fixture
 async def client(
-    postgres_url: str, kafka: KafkaCluster, topic: str, tmp_path_factory: pytest.TempPathFactory
+    installed_postgres_url: str, kafka: KafkaCluster, topic: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
     directory = tmp_path_factory.mktemp("services")
-    settings = settings_for(postgres_url, kafka.bootstrap_servers, topic)
-    await migrate(settings, directory)
+    settings = settings_for(installed_postgres_url, kafka.bootstrap_servers, topic)
     async with Service(["api"], settings, directory) as api, Service(["worker"], settings, directory):
         async with api.client() as started:
             yield started

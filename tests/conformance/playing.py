@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 from tests.conformance.examples import Case, Refusal, Stay
-from tests.processes import Service, migrate, settings_for, wait_until
+from tests.processes import Service, settings_for, wait_until
 from tools.services import KafkaCluster, PostgresServer
 
 OWN = "own"
@@ -29,13 +30,14 @@ def url_and_headers(
     """A running service: one process on SQLite, or one for each role on Kafka and PostgreSQL."""
     directory = tmp_path_factory.mktemp(request.param)
     if request.param == "laptop":
-        settings = settings_for(f"sqlite+aiosqlite:///{directory / 'lifecycle.db'}") | QUIET
+        file = shutil.copy(request.getfixturevalue("installed_sqlite"), directory / "lifecycle.db")
+        settings = settings_for(f"sqlite+aiosqlite:///{file}") | QUIET
         yield from _serving(settings, [("api", "worker", "timers")], directory)
         return
     postgres: PostgresServer = request.getfixturevalue("postgres")
     kafka: KafkaCluster = request.getfixturevalue("kafka")
     name = f"test_{uuid.uuid4().hex}"
-    postgres.create_database(name)
+    postgres.create_database(name, request.getfixturevalue("installed_postgres"))
     kafka.create_topic(name, partitions=4)
     settings = settings_for(postgres.url(name), kafka.bootstrap_servers, name) | QUIET
     yield from _serving(settings, [("worker",), ("timers",), ("api",)], directory)
@@ -49,9 +51,9 @@ def _serving(
     services = [Service(roles, settings, directory) for roles in processes]
 
     async def start() -> None:
-        await migrate(settings, directory)
-        for service in services:
-            await service.start()
+        async with asyncio.TaskGroup() as starting:
+            for service in services:
+                starting.create_task(service.start())
 
     async def stop() -> list[int]:
         return [await service.stop() for service in services if service.running]

@@ -16,7 +16,6 @@ from lifecycle_engine.api import server
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.protocol import Limits
 from lifecycle_engine.api.server import HttpServer, bind
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import KEY, App, running
 from tests.integration.test_ingest import Silent
@@ -121,10 +120,9 @@ async def serving(app: Any, limits: Limits = LIMITS) -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def served(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+async def served(installed_sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(server, "CHECK_EVERY", 0.1)
-    database = Database(sqlite_url)
-    await migrate(database)
+    database = Database(installed_sqlite_url)
     async with running(Silent(lambda records: [True] * len(records)), database) as app, serving(app.app) as port:
         served = Served(app, port, [])
         yield served
@@ -353,7 +351,7 @@ async def test_who_does_not_read_the_answer_is_hung_up_on(monkeypatch: pytest.Mo
         await connection.close()
 
 
-async def test_more_requests_than_are_worked_on_at_a_time(sqlite_url: str) -> None:
+async def test_more_requests_than_are_worked_on_at_a_time(installed_sqlite_url: str) -> None:
     gate = asyncio.Event()
 
     class Slow(Silent):
@@ -361,8 +359,7 @@ async def test_more_requests_than_are_worked_on_at_a_time(sqlite_url: str) -> No
             await gate.wait()
             return [True] * len(records)
 
-    database = Database(sqlite_url)
-    await migrate(database)
+    database = Database(installed_sqlite_url)
     async with running(Slow(lambda records: []), database) as app:
         app.services.load.max_requests = 3
         waiting = [

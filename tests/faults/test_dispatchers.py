@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.deployment import KILLED, MASTER_KEY, Deployment, running
 from tests.faults.hooks import Kind
-from tests.processes import Service, migrate, settings_for, wait_until
+from tests.processes import Service, settings_for, wait_until
 from tools.services import KafkaCluster
 
 TOUCHPOINTS = int(os.environ.get("LIFECYCLE_TEST_HOOK_TOUCHPOINTS", "500"))
@@ -58,9 +58,11 @@ def with_hooks(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(3600)
-async def test_killed_while_delivering(database_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path) -> None:
+async def test_killed_while_delivering(
+    installed_postgres_url: str, kafka: KafkaCluster, topic: str, tmp_path: Path
+) -> None:
     """Twenty endpoints and five dispatchers, of which four die, each at another point, and are replaced."""
-    settings = with_hooks(settings_for(database_url, kafka.bootstrap_servers, topic))
+    settings = with_hooks(settings_for(installed_postgres_url, kafka.bootstrap_servers, topic))
     deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
     rounds = [[deployment.dispatcher(at=point, hit=hit + n) for point, hit in HITS.items()] for n in range(KILLS)]
     survivor = deployment.dispatcher()
@@ -86,10 +88,9 @@ async def is_over(service: Service) -> bool:
     return not service.running
 
 
-async def test_one_process_killed_while_delivering(sqlite_url: str, tmp_path: Path) -> None:
+async def test_one_process_killed_while_delivering(installed_sqlite_url: str, tmp_path: Path) -> None:
     """All roles on SQLite, killed and started again; ten endpoints."""
-    settings = with_hooks(settings_for(sqlite_url))
-    await migrate(settings, tmp_path)
+    settings = with_hooks(settings_for(installed_sqlite_url))
     program_of_one = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path).dispatcher()
     everything = Service(["api", "worker", "dispatcher"], settings, tmp_path, program=program_of_one._program)
     deployment = Deployment(everything, settings, tmp_path)

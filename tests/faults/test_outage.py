@@ -65,12 +65,14 @@ class Memory:
             await asyncio.sleep(0.2)
 
 
-async def test_a_broker_away_at_full_load(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broker_away_at_full_load(
+    installed_postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, "httpx")  # so that the figures can be seen
     with temporary_directory() as directory, Kafka(directory) as kafka:
         topic = f"test-{uuid.uuid4().hex}"
         kafka.create_topic(topic)
-        settings = settings_for(database_url, kafka.bootstrap_servers, topic)
+        settings = settings_for(installed_postgres_url, kafka.bootstrap_servers, topic)
         deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
         driven = deployment.driven(
             lanes=LANES, sizes=SIZES, rate=2000, scattered=0, customers=200, seconds=SECONDS + 200

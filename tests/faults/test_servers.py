@@ -11,12 +11,12 @@ from tests.processes import Service, migrate, settings_for
 from tools.services import Kafka, KafkaCluster, Postgres, temporary_directory
 
 
-async def test_a_broker_killed(database_url: str, tmp_path: Path) -> None:
+async def test_a_broker_killed(installed_postgres_url: str, tmp_path: Path) -> None:
     """Posting goes on, is told that nobody knows, and sends the same again; within 5 s each time."""
     with temporary_directory() as directory, Kafka(directory) as kafka:
         topic = f"test-{uuid.uuid4().hex}"
         kafka.create_topic(topic)
-        settings = settings_for(database_url, kafka.bootstrap_servers, topic)
+        settings = settings_for(installed_postgres_url, kafka.bootstrap_servers, topic)
         deployment = Deployment(Service(["api"], settings, tmp_path), settings, tmp_path)
         rival, worker = deployment.worker("rival"), deployment.worker("one")
         async with running(deployment.api, rival, worker), deployment.driven() as drive:

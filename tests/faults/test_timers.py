@@ -29,12 +29,12 @@ STAYS = "SELECT customer, count(*) FROM history WHERE lifecycle = 'shop' GROUP B
 
 
 @pytest.mark.parametrize("point", ["W3", "W5"])
-async def test_killed_while_time_passes(database_url: str, tmp_path: Path, point: str) -> None:
+async def test_killed_while_time_passes(installed_postgres_url: str, tmp_path: Path, point: str) -> None:
     """It dies before or after the commit of its third batch; the deadlines come one by one, so both are at work."""
-    settings = settings_for(database_url)
+    settings = settings_for(installed_postgres_url)
     doomed = Service(["timers"], settings, tmp_path, program=[*KILLING, str(int(signal.SIGKILL)), point, "3"])
     rival = Service(["timers"], settings, tmp_path)
-    async with record(database_url, SHOP) as database:
+    async with record(installed_postgres_url, SHOP) as database:
 
         async def ask(query: str) -> dict[int, int]:
             async with database.transaction() as connection:

@@ -16,7 +16,7 @@ from lifecycle_engine.feed.sequencer import sequence_changes
 from lifecycle_engine.store.changes import add_changes
 from lifecycle_engine.store.database import Database
 from tests.feed.test_sequencer import row
-from tests.processes import API_KEY, Service, migrate, settings_for
+from tests.processes import API_KEY, Service, settings_for
 from tests.record import record
 from tests.service import service
 
@@ -130,9 +130,10 @@ class Events:
         raise EOFError
 
 
-async def test_events_come_as_they_are_committed_and_go_on_where_they_broke_off(tmp_path: Path) -> None:
-    settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'lifecycle.db'}")
-    await migrate(settings, tmp_path)
+async def test_events_come_as_they_are_committed_and_go_on_where_they_broke_off(
+    installed_sqlite_url: str, tmp_path: Path
+) -> None:
+    settings = settings_for(installed_sqlite_url)
     stream = {"Accept": "text/event-stream", "Authorization": f"Bearer {API_KEY}"}
     async with Service(["api", "worker", "dispatcher", "timers"], settings, tmp_path) as served:
         async with served.client() as client:

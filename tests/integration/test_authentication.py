@@ -16,7 +16,6 @@ from lifecycle_engine.api.issuance import issue_key
 from lifecycle_engine.api.key_texts import generate_key
 from lifecycle_engine.api.scopes import SCOPES
 from lifecycle_engine.log.database import DatabaseAppender
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import api_key
 from tests.integration.apps import KEY, App, clock, running
@@ -24,9 +23,8 @@ from tests.integration.test_ingest import PURCHASE, Silent
 
 
 @pytest.fixture
-async def database(sqlite_url: str) -> AsyncIterator[Database]:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def database(installed_sqlite_url: str) -> AsyncIterator[Database]:
+    database = Database(installed_sqlite_url)
     yield database
     await database.close()
 

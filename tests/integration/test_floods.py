@@ -16,7 +16,7 @@ from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.log.kafka import KafkaAppender
 from lifecycle_engine.log.port import Appender, Record
 from lifecycle_engine.store.database import Database
-from tests.processes import PROGRAM, Service, migrate, settings_for, wait_until
+from tests.processes import PROGRAM, Service, settings_for, wait_until
 from tools.services import KafkaCluster
 
 LIMIT = 20
@@ -61,12 +61,10 @@ async def _kafka_log(url: str, kafka: KafkaCluster, topic: str) -> AsyncIterator
 @pytest.fixture(params=["database", "kafka"])
 async def logged(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Logged]:
     if request.param == "database":
-        url = request.getfixturevalue("sqlite_url")
-        await migrate(settings_for(url), tmp_path)
+        url = request.getfixturevalue("installed_sqlite_url")
         log = _database_log(url)
     else:
-        url, kafka, topic = map(request.getfixturevalue, ("postgres_url", "kafka", "topic"))
-        await migrate(settings_for(url), tmp_path)
+        url, kafka, topic = map(request.getfixturevalue, ("installed_postgres_url", "kafka", "topic"))
         log = _kafka_log(url, kafka, topic)
     async with log as opened:
         yield opened

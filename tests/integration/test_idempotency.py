@@ -14,7 +14,6 @@ from sqlalchemy import func, select, update
 
 from lifecycle_engine.api.idempotency import KEPT, LEASE
 from lifecycle_engine.log.port import LogUnavailableError
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.idempotency import forget_before
 from lifecycle_engine.store.tables import api_key, idempotency, lifecycle, metadata
@@ -56,8 +55,7 @@ both = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True
 @pytest.fixture
 async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """SQLite, which is the quicker one, or as `both` asks for."""
-    database = Database(request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url"))
-    await migrate(database)
+    database = Database(request.getfixturevalue(f"installed_{getattr(request, 'param', 'sqlite')}_url"))
     yield database
     await database.close()
 

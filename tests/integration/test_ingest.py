@@ -14,7 +14,6 @@ import pytest
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 from lifecycle_engine.log.kafka import KafkaAppender
 from lifecycle_engine.log.port import LogUnavailableError, Record
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import SKEW, Way, clock, running
 from tools.services import free_port
@@ -331,9 +330,8 @@ class Silent:
     async def stop(self) -> None: ...
 
 
-async def test_what_the_log_did_not_answer_is_told_as_unknown(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def test_what_the_log_did_not_answer_is_told_as_unknown(installed_sqlite_url: str) -> None:
+    database = Database(installed_sqlite_url)
     async with running(Silent(lambda records: [n % 2 == 0 for n in range(len(records))]), database) as app:
         answer = await app.client.post("/v1/touchpoints", json=[{**PURCHASE, "id": f"t{n}"} for n in range(4)])
         assert answer.status_code == 207
@@ -347,9 +345,8 @@ async def test_what_the_log_did_not_answer_is_told_as_unknown(sqlite_url: str) -
     await database.close()
 
 
-async def test_a_log_that_is_out_of_reach_is_503_at_once(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def test_a_log_that_is_out_of_reach_is_503_at_once(installed_sqlite_url: str) -> None:
+    database = Database(installed_sqlite_url)
     appender = KafkaAppender(f"127.0.0.1:{free_port()}", "nowhere", partitions=1)
     async with running(appender, database) as app:
         began = time.perf_counter()
@@ -366,9 +363,8 @@ async def test_a_log_that_is_out_of_reach_is_503_at_once(sqlite_url: str) -> Non
     await database.close()
 
 
-async def test_a_full_log_is_503(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def test_a_full_log_is_503(installed_sqlite_url: str) -> None:
+    database = Database(installed_sqlite_url)
 
     def full(_: Sequence[Record]) -> list[bool]:
         raise LogUnavailableError("too many appends are waiting")

@@ -17,7 +17,6 @@ from lifecycle_engine.api.key_texts import may_be_key
 from lifecycle_engine.api.rates import Rate
 from lifecycle_engine.api.scopes import SCOPES
 from lifecycle_engine.log.database import DatabaseAppender
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import note_uses
 from lifecycle_engine.store.tables import api_key, metadata
@@ -31,8 +30,7 @@ both = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True
 @pytest.fixture
 async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """SQLite, which is the quicker one, or as `both` asks for."""
-    database = Database(request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url"))
-    await migrate(database)
+    database = Database(request.getfixturevalue(f"installed_{getattr(request, 'param', 'sqlite')}_url"))
     yield database
     await database.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.processes import Service, migrate, settings_for, wait_until
+from tests.processes import Service, settings_for, wait_until
 
 
 async def counters(client: httpx.AsyncClient) -> dict[str, float]:
@@ -17,9 +17,8 @@ async def counters(client: httpx.AsyncClient) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"(?m)^(lifecycle_engine_\S+) (\S+)$", answer.text)}
 
 
-async def test_what_a_process_has_done(tmp_path: Path) -> None:
-    settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'lifecycle.db'}")
-    await migrate(settings, tmp_path)
+async def test_what_a_process_has_done(installed_sqlite_url: str, tmp_path: Path) -> None:
+    settings = settings_for(installed_sqlite_url)
     service = Service(("api", "worker", "timers"), settings, tmp_path)
     await service.start()
     try:

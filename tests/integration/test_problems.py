@@ -13,7 +13,6 @@ from fastapi import APIRouter
 from lifecycle_engine.api.app import document
 from lifecycle_engine.ingest.formats.tracking import CALLS
 from lifecycle_engine.log.database import DatabaseAppender
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import App, running
 
@@ -22,9 +21,8 @@ MEMBERS = {"type", "title", "status", "detail", "instance", "code", "message", "
 
 
 @pytest.fixture
-async def app(sqlite_url: str) -> AsyncIterator[App]:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def app(installed_sqlite_url: str) -> AsyncIterator[App]:
+    database = Database(installed_sqlite_url)
     async with running(DatabaseAppender(database, asyncio.Event()), database) as app:
         yield app
     await database.close()

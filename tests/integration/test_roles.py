@@ -9,14 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from lifecycle_engine.store.database import Database
-from tests.processes import Service, migrate, settings_for, wait_until
+from tests.processes import Service, settings_for, wait_until
 from tools.services import KafkaCluster, ServiceError, free_port
 
 
-async def test_a_worker_tells_of_its_health(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_worker_tells_of_its_health(installed_sqlite_url: str, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    settings = settings_for(sqlite_url) | {"LIFECYCLE_HEALTH_LISTEN": address}
-    await migrate(settings, tmp_path)
+    settings = settings_for(installed_sqlite_url) | {"LIFECYCLE_HEALTH_LISTEN": address}
     async with Service(["worker"], settings, tmp_path), httpx.AsyncClient(trust_env=False) as client:
         ready = await client.get(f"http://{address}/readyz")
         assert (ready.status_code, ready.json()["checks"]) == (200, {"worker": True, "not_stopping": True})
@@ -26,21 +25,20 @@ async def test_a_worker_tells_of_its_health(sqlite_url: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("log", ["database", "kafka"])
 async def test_timers_alone_tell_of_their_health_and_end_when_they_fail(
-    request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path, log: str
+    request: pytest.FixtureRequest, installed_postgres_url: str, tmp_path: Path, log: str
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
-    settings = settings_for(postgres_url)
+    settings = settings_for(installed_postgres_url)
     if log == "kafka":
         kafka: KafkaCluster = request.getfixturevalue("kafka")
-        settings = settings_for(postgres_url, kafka.bootstrap_servers, request.getfixturevalue("topic"))
-    await migrate(settings, tmp_path)
+        settings = settings_for(installed_postgres_url, kafka.bootstrap_servers, request.getfixturevalue("topic"))
     timers = Service(["timers"], settings | {"LIFECYCLE_HEALTH_LISTEN": address}, tmp_path)
     async with timers, httpx.AsyncClient(trust_env=False) as client:
         ready = await client.get(f"http://{address}/readyz")
         assert (ready.status_code, ready.json()["checks"]) == (200, {"timers": True, "not_stopping": True})
         assert await timers.stop() == 0
         await timers.start()
-        database = Database(postgres_url)
+        database = Database(installed_postgres_url)
         async with database.transaction() as connection:
             await connection.execute(text("DROP TABLE wake"))
         await database.close()
@@ -59,9 +57,8 @@ async def test_timers_wait_for_their_database(tmp_path: Path) -> None:
     assert await timers.stop() == 0
 
 
-async def test_an_address_in_use_is_named(sqlite_url: str, tmp_path: Path) -> None:
-    settings = settings_for(sqlite_url)
-    await migrate(settings, tmp_path)
+async def test_an_address_in_use_is_named(installed_sqlite_url: str, tmp_path: Path) -> None:
+    settings = settings_for(installed_sqlite_url)
     async with Service(["api", "worker"], settings, tmp_path) as first:
         second = Service(["api"], settings, tmp_path)
         second.settings["LIFECYCLE_LISTEN"] = first.settings["LIFECYCLE_LISTEN"]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from lifecycle_engine.api.progress import preferred_wait
-from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.whole import Whole, whole
 from tests.service import service
@@ -70,10 +69,9 @@ async def test_a_hundred_can_wait_at_once(running: Whole) -> None:
     assert set(await asyncio.gather(*map(post, range(100)))) == {200}
 
 
-async def test_what_is_not_applied_in_time_is_only_accepted(sqlite_url: str) -> None:
+async def test_what_is_not_applied_in_time_is_only_accepted(installed_sqlite_url: str) -> None:
     """Nobody applies it here."""
-    database = Database(sqlite_url)
-    await migrate(database)
+    database = Database(installed_sqlite_url)
     async with service(database) as client:
         began = time.monotonic()
         answer = await client.post("/v1/touchpoints", json=VISIT, headers={"Prefer": "wait=1"})
@@ -90,9 +88,8 @@ async def test_what_is_not_applied_in_time_is_only_accepted(sqlite_url: str) -> 
     await database.close()
 
 
-async def test_a_process_that_is_told_to_end_keeps_nobody_waiting(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
-    await migrate(database)
+async def test_a_process_that_is_told_to_end_keeps_nobody_waiting(installed_sqlite_url: str) -> None:
+    database = Database(installed_sqlite_url)
     async with service(database) as client:
         waiting = asyncio.create_task(client.post("/v1/touchpoints", json=VISIT, headers={"Prefer": "wait=20"}))
         await asyncio.sleep(0.3)

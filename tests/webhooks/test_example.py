@@ -17,7 +17,7 @@ import pytest
 
 from lifecycle_engine.webhook.request import headers
 from lifecycle_engine.webhook.signing import generate_secret, parse_secret
-from tests.processes import API_KEY, Service, migrate, settings_for, wait_until
+from tests.processes import API_KEY, Service, settings_for, wait_until
 from tests.webhooks.telling import ENDPOINTS
 from tools.services import free_port
 
@@ -77,10 +77,9 @@ def test_it_is_as_short_as_it_says() -> None:
     assert len((ROOT / "examples" / "receiver" / "app.py").read_text().splitlines()) <= 35
 
 
-async def test_a_change_arrives_at_it(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_change_arrives_at_it(installed_sqlite_url: str, tmp_path: Path) -> None:
     """The README's way, with processes of its own."""
-    settings = settings_for(sqlite_url) | {"LIFECYCLE_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
-    await migrate(settings, tmp_path)
+    settings = settings_for(installed_sqlite_url) | {"LIFECYCLE_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
     port = free_port()
     async with Service(["api", "worker", "dispatcher", "timers"], settings, tmp_path) as service:
         async with service.client() as client:
