@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import insert, update
 
 from lifecycle_engine.lifecycle.journeys import CustomerState
+from lifecycle_engine.outbox.leftovers import end_leftovers, find_leftovers
 from lifecycle_engine.outbox.policy import Policy
 from lifecycle_engine.outbox.retry import HOUR, MINUTE, Again, Answer, Delivered, GivenUp, Schedule
-from lifecycle_engine.store.endpoints import disable_endpoints, remove_endpoint
+from lifecycle_engine.outbox.subscriptions import Subscriptions
+from lifecycle_engine.store.endpoints import change_endpoint, disable_endpoints, remove_endpoint
 from lifecycle_engine.store.states import encode_state
 from lifecycle_engine.store.tables import customer, webhook_message
 from tests.hooks import SECOND, Outbox, clock, sequences
@@ -365,6 +367,21 @@ async def test_five_days_of_failures_disable(outbox: Outbox) -> None:
 async def _fail_one(outbox: Outbox, now: int) -> Any:
     claims = await outbox.claim(now)
     return (await outbox.answer(claims, DOWN, now))[0].decision if claims else None
+
+
+async def test_nothing_is_given_up_once_an_endpoint_is_enabled_again(outbox: Outbox) -> None:
+    endpoint = await outbox.endpoint()
+    await outbox.record([1])
+    async with outbox.database.transaction() as connection:
+        await disable_endpoints(connection, [(endpoint.id, "by_request")], clock())
+    async with outbox.database.transaction() as connection:
+        (leftover,) = await find_leftovers(connection)
+    async with outbox.database.transaction() as connection:
+        await change_endpoint(connection, endpoint)
+    await outbox.record([2])
+    async with outbox.database.transaction() as connection:
+        assert await end_leftovers(connection, outbox.policy, Subscriptions(), leftover, clock()) == 0
+    assert [delivery["status"] for delivery in await outbox.deliveries(endpoint)] == ["pending", "pending"]
 
 
 async def test_what_is_pending_for_an_endpoint_that_is_removed_is_dropped(outbox: Outbox) -> None:

@@ -13,7 +13,7 @@ from lifecycle_engine.outbox.fan_out import queue_alerts
 from lifecycle_engine.outbox.policy import Policy
 from lifecycle_engine.outbox.subscriptions import Subscriptions
 from lifecycle_engine.store.deliveries import DROPPED, FAILED, end_pending, endpoints_waited_for, waiting
-from lifecycle_engine.store.endpoints import disable_endpoints, endpoints_enabled
+from lifecycle_engine.store.endpoints import disable_endpoints, endpoints_enabled, is_enabled
 from lifecycle_engine.store.health import lock_health, parked_endpoints, set_health
 from lifecycle_engine.store.messages import find_messages
 
@@ -63,6 +63,9 @@ async def end_leftovers(
     """
     endpoint, status, reason = leftover
     if reason != "exhausted":
+        # Enabled meanwhile, it has what was queued since, and what a recovery counts as coming.
+        if await is_enabled(connection, endpoint):
+            return 0
         return len(await end_pending(connection, endpoint, status, reason, now, limit))
     health = (await lock_health(connection, [endpoint])).get(endpoint)
     if health is None or health.parked_until is None or health.failing_since is None:

@@ -74,6 +74,12 @@ async def endpoints_enabled(connection: AsyncConnection) -> dict[str, bool]:
     return {id_: bool(enabled) for id_, enabled in await connection.execute(query)}
 
 
+async def is_enabled(connection: AsyncConnection, id_: str) -> bool:
+    """Whether an endpoint is to be told of changes, which stays so until this transaction ends."""
+    query = select(webhook_endpoint.c.disabled_at.is_(None)).where(webhook_endpoint.c.id == id_)
+    return bool((await connection.execute(query.with_for_update(read=True))).scalar())
+
+
 async def disable_endpoints(connection: AsyncConnection, reasons: Sequence[tuple[str, str]], at: int) -> list[str]:
     """Disables endpoints, each for a reason; gives those that were enabled until now."""
     return [id_ for (id_,) in await _DISABLE(connection, [(*pair, at) for pair in reasons])]
@@ -82,8 +88,8 @@ async def disable_endpoints(connection: AsyncConnection, reasons: Sequence[tuple
 async def remove_endpoint(connection: AsyncConnection, id_: str) -> None:
     """Removes an endpoint with its health and its secrets. A dispatcher will drop what is pending for it."""
     for table, column in (
-        (webhook_endpoint, webhook_endpoint.c.id),
         (webhook_health, webhook_health.c.endpoint),
+        (webhook_endpoint, webhook_endpoint.c.id),
         (webhook_secret, webhook_secret.c.endpoint),
     ):
         await connection.execute(delete(table).where(column == id_))
