@@ -260,6 +260,23 @@ async def test_no_connection_outlives_the_answer_that_it_was_dialled_under() -> 
 
 
 @pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("10.0.0.1", "LIFECYCLE_WEBHOOK_ALLOW_NETWORKS can allow it"),
+        ("127.0.0.1", "LIFECYCLE_WEBHOOK_ALLOW_NETWORKS can allow it"),
+        (METADATA, "no setting allows it"),
+        ("100.100.100.200", "no setting allows it"),
+        ("[ff02::1]", "no setting allows it"),
+    ],
+)
+async def test_a_remedy_is_named_where_there_is_one(host: str, remedy: str) -> None:
+    async with sender("192.0.2.0/24") as ours:
+        problem = await ours.check(f"https://{host}/")
+    assert problem is not None
+    assert problem.detail.endswith(remedy)
+
+
+@pytest.mark.parametrize(
     ("host", "answers"),
     [
         (METADATA, []),

@@ -82,6 +82,10 @@ class Guard:
         """Whether the settings name its network: there also http, and every port, may be used."""
         return _within(address, self._allowed) and not _within(address, _NEVER)
 
+    def can_be_allowed(self, address: Address) -> bool:
+        """Whether the settings could name its network, be it that they do or not."""
+        return not _within(address, _NEVER)
+
     def is_denied(self, address: Address) -> bool:
         """Whether nothing may be sent there. Of an address that embeds an IPv4 one, give the canonical form."""
         return _within(address, _DENIED) and not self.is_allowed_network(address)

@@ -185,10 +185,12 @@ class Sender:
             addresses: tuple[Address, ...] = (target.address,)
         else:
             addresses = await self._resolve(target)
-        if any(self._guard.is_denied(address) for address in addresses):
+        if denied := [address for address in addresses if self._guard.is_denied(address)]:
             # Which address is not said: it would tell strangers what our own network looks like.
-            detail = "leads to an address that webhooks are not sent to; LIFECYCLE_WEBHOOK_ALLOW_NETWORKS can allow it"
-            raise ExchangeError(Failure.DENIED_ADDRESS, detail)
+            remedy = "LIFECYCLE_WEBHOOK_ALLOW_NETWORKS can allow it"
+            if not all(self._guard.can_be_allowed(address) for address in denied):
+                remedy = "no setting allows it"
+            raise ExchangeError(Failure.DENIED_ADDRESS, f"leads to an address that webhooks are not sent to; {remedy}")
         if not target.is_public and not all(self._guard.is_allowed_network(address) for address in addresses):
             raise _not_public(target)
         return addresses[:ADDRESSES_MOST]
