@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from lifecycle_engine.api.app import document
 from lifecycle_engine.lifecycle.instants import parse_instant
 from lifecycle_engine.outbox.vault import Vault
+from lifecycle_engine.store.endpoints import disable_endpoints
 from lifecycle_engine.store.health import lock_health, set_health
 from lifecycle_engine.webhook.sender import Sender
 from lifecycle_engine.webhook.signing import parse_secret
@@ -190,6 +192,19 @@ async def test_it_is_turned_off_and_on(hooks: Whole) -> None:
         "failing_since": None,
         "last_success_at": None,
     }
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/enable", 200), ("DELETE", "", 204)])
+async def test_it_waits_for_a_dispatcher_that_is_about_to_disable_it(
+    hooks: Whole, method: str, path: str, status: int
+) -> None:
+    id_ = (await create(hooks))["id"]
+    async with hooks.database.transaction() as connection:
+        await lock_health(connection, [id_])
+        asking = asyncio.create_task(hooks.client.request(method, f"{ENDPOINTS}/{id_}{path}"))
+        await asyncio.sleep(0.3)
+        assert await disable_endpoints(connection, [(id_, "gone")], clock()) == [id_]
+    assert (await asking).status_code == status
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [

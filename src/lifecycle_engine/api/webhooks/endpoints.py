@@ -30,7 +30,7 @@ from lifecycle_engine.store.endpoints import (
     newest_endpoints,
     remove_endpoint,
 )
-from lifecycle_engine.store.health import reset_health
+from lifecycle_engine.store.health import lock_health, reset_health
 from lifecycle_engine.store.secrets import expire_secrets
 from lifecycle_engine.webhook.secrets import create_secret
 from lifecycle_engine.webhook.signing import KINDS, Asymmetric, Kind, parse_secret
@@ -325,6 +325,7 @@ async def delete_endpoint(request: Request, id: EndpointId, if_match: IfMatch = 
     """Removes the endpoint and its secrets. What was still to be delivered is dropped; what was is kept as always."""
     services: Services = request.app.state.services
     async with services.database.transaction() as connection:
+        await lock_health(connection, [id])  # First, as dispatchers do.
         _matching(id, await lock_endpoint(connection, id), if_match, is_needed=False)
         await remove_endpoint(connection, id)
 
@@ -396,6 +397,8 @@ def vault_closed(error: VaultError) -> ProblemError:
 async def _turn(request: Request, response: Response, id_: str, reason: str | None) -> EndpointAnswer:
     services: Services = request.app.state.services
     async with services.database.transaction() as connection:
+        if reason is None:
+            await lock_health(connection, [id_])  # First, as dispatchers do.
         row = await lock_endpoint(connection, id_)
         if row is None:
             raise endpoint_not_found(id_)
