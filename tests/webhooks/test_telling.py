@@ -12,6 +12,7 @@ import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from lifecycle_engine.api.webhooks import trials
 from lifecycle_engine.api.webhooks.events import schema_of
 from lifecycle_engine.outbox.filters import EVENT_TYPES
 from tests.integration.whole import AUDIT, Whole, now
@@ -252,6 +253,22 @@ async def test_a_test_shows_what_the_receiver_says(hooks: Whole) -> None:
     answer = await hooks.ask("POST", f"{path}/test", 200)
     assert (answer["status"], answer["status_code"], answer["failure"]) == ("failed", None, "refused")
     assert answer["detail"].startswith("the URL ")
+
+
+async def test_a_test_under_way_is_answered_when_the_process_stops(
+    hooks: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "PATIENCE", 0.2)
+    async with receiving() as (told, receiver):
+        path = f"{ENDPOINTS}/{(await create(hooks, receiver.url()))['id']}/test"
+        draining = hooks.client._transport.app.state.health.draining  # type: ignore[attr-defined]
+        told.reply = Reply(seconds=60)
+        asking = asyncio.create_task(hooks.ask("POST", path, 503))
+        await told.count(1)
+        draining.set()
+        assert (await asyncio.wait_for(asking, 5))["code"] == "stopping"
+        told.reply = Reply(seconds=0.05)
+        assert (await hooks.ask("POST", path, 200))["status"] == "succeeded"
 
 
 async def test_what_was_missed_is_recovered(hooks: Whole) -> None:

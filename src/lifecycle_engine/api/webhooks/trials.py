@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any, Literal
 
 import msgspec
@@ -9,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle_engine.api.bodies import described, read_object
-from lifecycle_engine.api.problems import responses
+from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.webhooks.deliveries import text_of
 from lifecycle_engine.api.webhooks.endpoints import WRITE, EndpointId, existing, vault_closed
@@ -23,6 +25,7 @@ from lifecycle_engine.store.deliveries import DELIVERED, NewDelivery
 from lifecycle_engine.store.deliveries import FAILED as GIVEN_UP
 from lifecycle_engine.store.delivery_log import add_ended_delivery
 from lifecycle_engine.store.messages import MessageRow, add_messages
+from lifecycle_engine.webhook.exchange import Exchange
 from lifecycle_engine.webhook.request import headers
 from lifecycle_engine.webhook.secrets import stored_secrets
 
@@ -30,6 +33,8 @@ router = APIRouter(prefix="/v1/webhooks/endpoints/{id}", tags=["webhooks"], resp
 
 MAX_BODY_BYTES = 4 * 1024
 SECOND = 1_000_000
+PATIENCE = 3.0
+"""Seconds that a receiver still has to answer in once the process is stopping."""
 
 
 class Trial(BaseModel):
@@ -95,7 +100,7 @@ async def test_endpoint(request: Request, id: EndpointId) -> TrialAnswer:
     sent = events.test_body(id, now) if type_ == events.TEST else msgspec.json.encode(example(type_))
     head = headers([one.secret for one in secrets], message_id, now // SECOND, sent)
     # No transaction is open meanwhile.
-    exchange = await services.sender.send(endpoint.url, head, sent)
+    exchange = await _while_running(services, services.sender.send(endpoint.url, head, sent))
     milliseconds = int(exchange.seconds * 1000)
     message = MessageRow(message_id, type_, None, None, None, None, now, now, sent)
     outcome = SUCCEEDED if exchange.succeeded else FAILED
@@ -132,3 +137,20 @@ async def test_endpoint(request: Request, id: EndpointId) -> TrialAnswer:
         response=text_of(attempt.response),
         request=TrialRequest(url=endpoint.url, headers=head, body=msgspec.json.decode(sent)),
     )
+
+
+async def _while_running(services: Services, exchange: Coroutine[Any, Any, Exchange]) -> Exchange:
+    """What comes of an exchange. Raises ProblemError 503 where the process has to stop before that is known."""
+    sending = asyncio.create_task(exchange)
+    draining = asyncio.create_task(services.health.draining.wait())
+    try:
+        await asyncio.wait({sending, draining}, return_when=asyncio.FIRST_COMPLETED)
+        if not sending.done():
+            await asyncio.wait({sending}, timeout=PATIENCE)
+        if sending.done():
+            return sending.result()
+        detail = "this process is stopping, and the receiver has not answered so far; send another test"
+        raise ProblemError(503, "stopping", detail, headers={"Retry-After": "1"})
+    finally:
+        sending.cancel()
+        draining.cancel()
