@@ -16,6 +16,8 @@ from lifecycle_engine.ingest.formats.tracking import CALLS
 from lifecycle_engine.log.message import Submission
 
 _REF = "#/components/schemas/"
+_TYPE = PRINTABLE.replace("^", "^(?!\\$)", 1)
+"""What the type of a touchpoint looks like."""
 
 
 def described() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,7 +58,7 @@ def _touchpoint(schema: dict[str, Any]) -> dict[str, Any]:
     for name, description in descriptions.items():
         schema["properties"][name]["description"] = description
     schema["properties"]["occurred_at"]["anyOf"][0]["format"] = "date-time"
-    schema["properties"]["type"]["pattern"] = PRINTABLE.replace("^", "^(?!\\$)", 1)
+    schema["properties"]["type"]["pattern"] = _TYPE
     for name in ("id", "customer_id", "anonymous_id"):
         schema["properties"][name]["anyOf"][0]["pattern"] = PRINTABLE
     schema["anyOf"] = [
@@ -157,36 +159,58 @@ _EVENT: Mapping[str, Any] = {
     "subject": "42",
     "data": {"revenue": 49.9},
 }
+_TEXT_OR_NULL: Mapping[str, Any] = {"type": ["string", "null"], "minLength": 1}
+_NAME: Mapping[str, Any] = {**_TEXT_OR_NULL, "maxLength": 256, "pattern": PRINTABLE}
 _CLOUD_EVENT: Mapping[str, Any] = {
     "type": "object",
     "title": "CloudEvent",
-    "description": "An event of CloudEvents 1.0. Its other extension attributes become the touchpoint's context.",
+    "description": "An event of CloudEvents 1.0. Its other extension attributes become the touchpoint's context. Null "
+    "counts as absent.",
     "required": ["specversion", "id", "source", "type"],
-    "not": {"required": ["data", "data_base64"]},
     "properties": {
         "specversion": {"type": "string", "const": "1.0"},
-        "id": {"type": "string", "minLength": 1, "maxLength": 128},
-        "source": {"type": "string", "minLength": 1, "maxLength": 128, "description": "With the id it identifies it."},
+        "id": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": PRINTABLE},
+        "source": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 128,
+            "pattern": PRINTABLE,
+            "description": "With the id it identifies it.",
+        },
         "type": {
             "type": "string",
             "minLength": 1,
             "maxLength": 128,
+            "pattern": _TYPE,
             "description": "Of the touchpoint, or mapped to one.",
         },
-        "time": {"type": "string", "format": "date-time", "description": "When it occurred."},
+        "time": {"type": ["string", "null"], "format": "date-time", "description": "When it occurred."},
         "subject": {
-            "type": "string",
-            "minLength": 1,
+            **_TEXT_OR_NULL,
             "description": "The customer_id, where neither `customerid` nor `anonymousid` names anybody.",
         },
-        "customerid": {"type": "string", "minLength": 1, "maxLength": 256},
-        "anonymousid": {"type": "string", "minLength": 1, "maxLength": 256},
-        "datacontenttype": {"type": "string", "minLength": 1},
+        "customerid": _NAME,
+        "anonymousid": _NAME,
+        "datacontenttype": _TEXT_OR_NULL,
         "data": {"description": "The properties; what is no object becomes the property `data`."},
-        "data_base64": {"type": "string", "contentEncoding": "base64"},
+        "data_base64": {
+            "type": ["string", "null"],
+            "contentEncoding": "base64",
+            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+            "description": "The data, where they are bytes. Not beside `data`.",
+        },
     },
     "propertyNames": {"pattern": "^([a-z0-9]{1,64}|data_base64)$"},
-    "additionalProperties": {"type": ["string", "integer", "boolean", "null"]},
+    "additionalProperties": {"type": ["string", "integer", "boolean", "null"], "minLength": 1},
+    "not": {"required": ["data", "data_base64"], "properties": {"data_base64": {"type": "string"}}},
+    "anyOf": [
+        {"required": ["customerid"], "properties": {"customerid": {"type": "string"}}},
+        {"required": ["anonymousid"], "properties": {"anonymousid": {"type": "string"}}},
+        {
+            "required": ["subject"],
+            "properties": {"subject": {"type": "string", "maxLength": 256, "pattern": PRINTABLE}},
+        },
+    ],
 }
 _TRACK: Mapping[str, Any] = {
     "messageId": "ajs-1f0c",
