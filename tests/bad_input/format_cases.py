@@ -38,6 +38,7 @@ def _lines() -> Iterator[Case]:
         "10,001 lines": lambda: (BODY + b"\n") * 10_001,
         "a million lines": lambda: b"{}\n" * 1_000_000,
         "9 MB of numbers on lines": lambda: b"1\n" * 4_700_000,
+        "10 MiB of blank lines": lambda: b"\n" * (10 * 1024**2),
         "11 MiB of lines": lambda: b"\n" * (11 * 1024**2),
     }
     for name, made in bombs.items():

@@ -19,6 +19,7 @@ from lifecycle_engine.ingest.formats.arrivals import MAX_ITEMS, Arrival, Transla
 from lifecycle_engine.ingest.formats.event_types import EventTypes
 from lifecycle_engine.log.message import (
     MAX_TOUCHPOINT_BYTES,
+    MAX_VALUES,
     InvalidMessageError,
     find_id,
     make_submission,
@@ -69,7 +70,7 @@ async def read_batch(body: bytes, types: EventTypes) -> Sequence[Arrival]:
     else:
         if len(events) > MAX_ITEMS:
             raise too_many()
-        arrivals = [_each(event, types) for event in events]
+        arrivals = await apart(lambda _: [_each(event, types) for event in events], body)
     return arrivals
 
 
@@ -117,6 +118,10 @@ def _of_json(event: dict[str, Any], types: EventTypes) -> Translated:
 
 
 def _translated(attributes: Mapping[str, Any], data: Any, types: EventTypes) -> Translated:
+    if len(attributes) > MAX_VALUES:
+        raise InvalidMessageError(
+            "too_many_values", f"has {len(attributes)} attributes; at most {MAX_VALUES} are taken"
+        )
     values = {name: _value(name, value) for name, value in attributes.items() if value is not None}
     for name in ("specversion", "id", "source", "type"):
         if name not in values:
