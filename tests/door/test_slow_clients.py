@@ -382,4 +382,28 @@ async def test_more_requests_than_are_worked_on_at_a_time(installed_sqlite_url: 
     await database.close()
 
 
+async def test_what_outlasts_the_process_is_told_to_come_again(
+    installed_sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "GRACE", 1)
+
+    class Stuck(Silent):
+        async def append(self, records: Any) -> list[bool]:
+            await asyncio.Event().wait()
+            return []
+
+    database = Database(installed_sqlite_url)
+    async with running(Stuck(lambda records: []), database) as app:
+        async with serving(app.app) as port:
+            connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
+            await connection.send(HEAD.encode() + b"Content-Length: %d\r\n\r\n" % len(TOUCHPOINT) + TOUCHPOINT)
+            while app.services.load.requests == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        answer = await connection.answer()
+        assert (answer.status, answer.code) == (503, "stopping")
+        await connection.close()
+    await database.close()
+    assert "Traceback" not in caplog.text
+
+
 JSON = {"Content-Type": "application/json"}

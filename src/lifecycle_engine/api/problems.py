@@ -5,6 +5,7 @@ Every error of the HTTP side leaves through this module; nothing else chooses a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -182,6 +183,13 @@ class Requests:
                 )
                 raise ProblemError(400, "unsupported_encoding", detail, headers={"Connection": "close"})
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # By the server alone, of which a process that is to end has asked all the patience that it had.
+            if has_begun:
+                raise
+            detail = "this process is stopping, and what came of the request is unknown; send it again"
+            stopping = ProblemError(503, "stopping", detail, headers={"Retry-After": "1"})
+            await problem_response(Request(scope), stopping)(scope, receive, send_with_id)
         except Exception as error:
             if has_begun:
                 raise

@@ -15,6 +15,8 @@ from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.protocol import CHECK_EVERY, HttpProtocol, Limits
 
 DEFAULT_LIMITS = Limits()
+GRACE = 5
+"""Seconds that requests which are under way still have once the process is told to stop."""
 
 
 class HttpServer:
@@ -44,7 +46,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=GRACE,
             lifespan="on",
             # It is called like the class that uvicorn wants.
             http=functools.partial(HttpProtocol, self._limits),  # type: ignore[arg-type]
