@@ -406,4 +406,32 @@ async def test_what_outlasts_the_process_is_told_to_come_again(
     assert "Traceback" not in caplog.text
 
 
+async def test_whoever_shows_no_key_takes_no_more_than_a_quarter_of_the_process(installed_sqlite_url: str) -> None:
+    gate = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await gate.wait()
+
+    database = Database(installed_sqlite_url)
+    async with running(Silent(lambda records: [True] * len(records)), database) as app:
+        app.services.load.max_requests = 8
+
+        async def keyless() -> tuple[int, str]:
+            request = app.client.build_request("POST", "/v1/batch", content=slowly(), headers=JSON)
+            del request.headers["Authorization"]
+            answer = await app.client.send(request)
+            return answer.status_code, answer.json()["code"]
+
+        slow = [asyncio.create_task(keyless()) for _ in range(20)]
+        await asyncio.wait(slow, timeout=0.5)
+        assert (await app.client.post("/v1/touchpoints", content=TOUCHPOINT, headers=JSON)).status_code == 202
+        gate.set()
+        answers = [await one for one in slow]
+        assert answers.count((400, "malformed")) == 2
+        assert answers.count((503, "overloaded")) == 18
+        assert await keyless() == (400, "malformed")
+    await database.close()
+
+
 JSON = {"Content-Type": "application/json"}

@@ -5,6 +5,9 @@ Whoever asks whether the process is well is answered in any case.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifecycle_engine.api.problems import ProblemError
@@ -22,6 +25,21 @@ class Load:
         self.max_bytes = max_bytes
         self.requests = 0
         self.bytes = 0
+        self._keyless = 0
+
+    @contextmanager
+    def without_key(self) -> Iterator[None]:
+        """While a body is read that may hold the key: those who show none leave most of the room to those who do.
+
+        Raises ProblemError 503.
+        """
+        if self._keyless >= max(self.max_requests // 4, 1):
+            raise _overloaded("too many requests are being read that show no key in a header")
+        self._keyless += 1
+        try:
+            yield
+        finally:
+            self._keyless -= 1
 
 
 class Bounded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import msgspec
@@ -62,7 +63,8 @@ class PostCalls:
         header = _bearer(authorization(scope))
         # Without a key in a header it can only be in the body, and so that has to be read: no more of it than of any.
         key = None if header is None else authenticate(scope, (SCOPE,), header)
-        body = await self._body(scope, receive)
+        with services.load.without_key() if key is None else nullcontext():
+            body = await self._body(scope, receive)
         try:
             key = key or _key_in(scope, body)
             arrivals: Sequence[Arrival]
