@@ -419,6 +419,24 @@ async def test_what_a_new_lifecycle_makes_of_the_past_is_no_news_whoever_gets_th
             ], who
 
 
+async def test_what_led_to_it_was_told_so_it_is_told_though_it_lies_before_the_activation(url: str) -> None:
+    """Of those who came after the activation; also where the next touchpoint lets that time pass."""
+    async with deployment(url, WINDOW) as shop:
+        now = await shop.clock()
+        await shop.apply(message("t0", "buy", now - 45 * DAY, "known"))
+        await activate(shop.database, SHOP)
+        await shop.catch_up([(await shop.row("known")).id], now - SECOND)
+        await shop.apply(*(message(f"t{who}", "buy", now - 45 * DAY, who) for who in ("quiet", "met")))
+        await shop.apply(message("u", "look", now - 4 * DAY, "met"))
+        await shop.pass_time(now + 60 * SECOND)
+        for who, muted in (("quiet", False), ("met", False), ("known", True)):
+            told = [one for one in await changes(shop.database, who) if one["lifecycle"] == "shop"]
+            assert [(short(one), one["muted"]) for one in told if one["type"] == "stage.changed"][1:] == [
+                (("buyer", "lapsed", "timer", 2), muted),
+                (("lapsed", "gone", "timer", 3), muted),
+            ], who
+
+
 # -- windows, pins, switches -----------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from lifecycle_engine.store.checkpoints import keep_checkpoints
 from lifecycle_engine.store.customers import CustomerRow, CustomerUpdate, write_customers
 from lifecycle_engine.store.history import Line, append_lines, supersede_lines
 from lifecycle_engine.store.states import Announced
-from lifecycle_engine.store.touchpoints import mark_late
+from lifecycle_engine.store.touchpoints import known_before, mark_late
 from lifecycle_engine.store.wakes import set_wakes
 
 QUIET = 5_000_000
@@ -61,6 +61,8 @@ class Work:
         self._lines: list[Line] = []
         self._superseded: list[tuple[Line, int]] = []
         self._changes: list[ChangeRow] = []
+        self._past: dict[int, tuple[int, int]] = {}
+        """The places among the changes of moves before a lifecycle's activation: whose, and when that was."""
         self._checkpoints: list[tuple[int, CustomerState]] = []
         self._customers: list[CustomerUpdate] = []
         self._wakes: list[tuple[int, int | None]] = []
@@ -77,6 +79,7 @@ class Work:
         return sum(len(plan.late) for plan in plans)
 
     async def write(self, connection: AsyncConnection) -> None:
+        await self._mute_the_past(connection)
         await supersede_lines(connection, self._superseded)
         await append_lines(connection, self._lines)
         await add_changes(connection, self._changes)
@@ -84,6 +87,16 @@ class Work:
         await mark_late(connection, sorted(self._late))
         await set_wakes(connection, self._wakes)
         await write_customers(connection, self._customers)
+
+    async def _mute_the_past(self, connection: AsyncConnection) -> None:
+        """What a lifecycle brought about by itself before it was activated is no news, whenever that is worked through.
+
+        Of customers who came after that it is: what led to it has been told.
+        """
+        known = await known_before(connection, self._past.values())
+        for number, one in self._past.items():
+            if one in known:
+                self._changes[number] = self._changes[number]._replace(muted=True)
 
     def tell_of_merger(self, merged: CustomerRow, into: CustomerRow, now: int, *, muted: bool) -> None:
         """Who had been a customer of its own now belongs to another one."""
@@ -129,7 +142,7 @@ class Work:
             muted_places = [fact.touchpoint.place for fact in ordered if fact.muted]
             for event in following:
                 muted = bool(muted_places) and _fact_after(ordered, event).muted
-                self._apply(customer, event, recorded_at, muted=muted or self._is_history(event))
+                self._apply(customer, event, recorded_at, muted=muted)
             events += following
         if plan.task.until is not None:
             due, state = self._pass_time(customer, state, plan.task.until, recorded_at)
@@ -147,7 +160,7 @@ class Work:
         state = fold(self._definitions.active, (), state, events.append, until=until)
         for event in events:
             muted = _is_of_import(customer, event.at) or not self._is_news(customer, event.lifecycle)
-            self._apply(customer, event, recorded_at, muted=muted or self._is_history(event))
+            self._apply(customer, event, recorded_at, muted=muted)
         return events, state
 
     def _announce(
@@ -213,6 +226,8 @@ class Work:
     def _apply(self, customer: CustomerRow, event: Event, recorded_at: int, *, muted: bool) -> None:
         self._line(customer, event, recorded_at)
         if event.is_stay:
+            if not muted and event.touchpoint is None and event.at < self._definitions.activated_at[event.lifecycle]:
+                self._past[len(self._changes)] = (customer.id, self._definitions.activated_at[event.lifecycle])
             self._changes.append(
                 stage_changed(customer, event, event.origin, customer.sequences, recorded_at, muted=muted)
             )
@@ -246,10 +261,6 @@ class Work:
 
     def _is_news(self, customer: CustomerRow, lifecycle: str) -> bool:
         return self._definitions.activated_in[lifecycle] <= customer.definitions
-
-    def _is_history(self, event: Event) -> bool:
-        """Whether a lifecycle brought it about by itself before it was activated, whenever that is worked through."""
-        return event.touchpoint is None and event.at < self._definitions.activated_at[event.lifecycle]
 
 
 def _is_muted(task: Task) -> bool:

@@ -78,6 +78,13 @@ _FROM = Statement(
     touchpoint,
     ["customer", "occurred_at"],
 )
+_KNOWN_BEFORE = Statement(
+    "SELECT given.customer, given.recorded_at FROM {given} WHERE EXISTS (SELECT 1 FROM customer JOIN touchpoint "
+    "ON touchpoint.customer = customer.id AND touchpoint.recorded_at < given.recorded_at "
+    "WHERE customer.id = given.customer OR customer.owner = given.customer)",
+    touchpoint,
+    ["customer", "recorded_at"],
+)
 _RETRACT = Statement(
     "UPDATE touchpoint SET retracted_at = given.retracted_at FROM {given} WHERE touchpoint.source = given.source "
     f"AND touchpoint.id = given.id AND touchpoint.retracted_at IS NULL AND touchpoint.type <> '{RETRACT}' "
@@ -178,3 +185,8 @@ async def find_facts(connection: AsyncConnection, ids: Iterable[tuple[str, str]]
 async def facts_from(connection: AsyncConnection, starts: Sequence[tuple[int, int]]) -> list[StoredFact]:
     """All facts that count of each (customer, from instant on), in no order."""
     return [StoredFact(*row) for row in await _FROM(connection, starts)]
+
+
+async def known_before(connection: AsyncConnection, customers: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those of (customer, instant) for which a fact of the customer, or of its members, was recorded before that."""
+    return {(id_, instant) for id_, instant in await _KNOWN_BEFORE(connection, sorted(set(customers)))}
