@@ -70,6 +70,7 @@ BEYOND_THE_DOCUMENT_OF = {
         "unsupported_version": "of headers, the limits are given with the event",
         "reserved_type": "of headers, the limits are given with the event",
         "control_character": "of headers, the limits are given with the event",
+        "malformed": "what a header is once its percent signs are decoded, UTF-8 or not, JSON Schema cannot say",
     },
     ("post_events", "application/cloudevents+json"): {
         "malformed": "what data in Base64 stand for must be JSON, and JSON Schema does not look into them",
