@@ -459,16 +459,19 @@ def test_no_journey_has_opened() -> None:
         f"No journey had opened by {day(0)}.",
         "A touchpoint of type buy or look opens one.",
     ]
-    assert account_sentences(at(SHOP, 0, LOOK, subject="x"))[1] == (
-        "The lifecycle keeps one journey for each customer: leave the subject out."
-    )
-    assert account_sentences(at(timeline(PER), 0))[1] == (
-        "The lifecycle keeps a journey for each properties.line: name one as the subject."
-    )
     anything = {name: value for name, value in PER.items() if name != "opens"}
     assert account_sentences(at(timeline(anything), 0, subject="x")) == [
         f'No journey about "x" had opened by {day(0)}.',
         "Any touchpoint opens one.",
+    ]
+
+
+def test_of_a_journey_that_cannot_be_it_is_not_said_that_it_had_not_opened() -> None:
+    assert account_sentences(at(SHOP, 0, LOOK, subject="x")) == [
+        "The lifecycle keeps one journey for each customer: leave the subject out."
+    ]
+    assert account_sentences(at(timeline(PER), 0, fact("x", "buy", 0, line="a"))) == [
+        "The lifecycle keeps a journey for each properties.line: name one as the subject."
     ]
 
 

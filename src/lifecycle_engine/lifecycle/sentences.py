@@ -6,7 +6,7 @@ Rules are numbered as in the history: by their place in the definition, from 0. 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from lifecycle_engine.lifecycle.definitions import Definition, Rule
 from lifecycle_engine.lifecycle.durations import format_duration
@@ -30,11 +30,14 @@ def account_sentences(account: Account) -> list[str]:
     # Those of rules are told of where they were judged.
     refused = [_line(line) for line in account.lines if not line.is_stay and line.rule is None]
     if journey is None:
+        if misuse := _misuse(definition, account.subject):
+            # Nothing can be said of such a journey, also not that it had not opened.
+            return [misuse, *refused]
         about = _about(account.subject)
         closed = [f"None opens any more: {_retired(account)}"] if definition.is_retired else None
         return [
             f"No journey{about} had opened by {moment}.",
-            *(closed or _opening(definition, account.subject)),
+            *(closed or [_opening(definition)]),
             *refused,
         ]
     shown = journey.current
@@ -160,15 +163,19 @@ def _retired(account: Account) -> str:
     return f"the lifecycle was retired at {format_instant(account.active.since)}."
 
 
-def _opening(definition: Definition, subject: str | None) -> Iterator[str]:
+def _misuse(definition: Definition, subject: str | None) -> str | None:
+    """What is wrong with asking about this subject; None where nothing is."""
     if definition.subject_path is not None and subject is None:
-        yield f"The lifecycle keeps a journey for each {'.'.join(definition.subject_path)}: name one as the subject."
-    elif definition.subject_path is None and subject is not None:
-        yield "The lifecycle keeps one journey for each customer: leave the subject out."
-    elif definition.opens is not None:
-        yield f"A touchpoint of type {_any_of(definition.opens)} opens one."
-    else:
-        yield "Any touchpoint opens one."
+        return f"The lifecycle keeps a journey for each {'.'.join(definition.subject_path)}: name one as the subject."
+    if definition.subject_path is None and subject is not None:
+        return "The lifecycle keeps one journey for each customer: leave the subject out."
+    return None
+
+
+def _opening(definition: Definition) -> str:
+    if definition.opens is None:
+        return "Any touchpoint opens one."
+    return f"A touchpoint of type {_any_of(definition.opens)} opens one."
 
 
 def _occasion(judgement: Judgement) -> str:
