@@ -100,6 +100,17 @@ async def test_what_a_muted_retraction_changes_is_muted(database: Database) -> N
     assert told == [("stage.changed", False), ("history.corrected", True)]
 
 
+async def test_a_journey_that_never_was_is_told_of_by_a_correction_alone(database: Database) -> None:
+    feed = Feed(database)
+    await feed.apply(message("t", "buy", START))
+    await feed.apply(retraction("r", "t"))
+    await feed.apply(message("t2", "buy", START + DAY))
+    opened, corrected, again = await changes(database)
+    assert (opened["type"], opened["from"], opened["to"], opened["sequence"]) == ("stage.changed", None, "bought", 1)
+    assert (corrected["type"], len(corrected["replaced"]), corrected["by"]) == ("history.corrected", 1, [])
+    assert (again["type"], again["from"], again["to"], again["sequence"]) == ("stage.changed", None, "bought", 2)
+
+
 async def test_what_a_muted_merge_brought_along_ends_muted(database: Database) -> None:
     """The pin of an import ends though time passes only later, and for somebody of whom nothing else was known."""
     feed = Feed(database)

@@ -96,7 +96,10 @@ class HistoryCorrectedData(AboutJourney):
     """A fact that came late, or a merge, has shown that recorded stays were wrong."""
 
     replaced: list[EventStay] = Field(description="The stays that are superseded.")
-    by: list[EventStay] = Field(description="The stays that stand in their place.")
+    by: list[EventStay] = Field(
+        description="The stays that stand in their place. Empty where the journey has turned out never to have been: "
+        "what opened it was retracted, or is somebody else's. No `stage.changed` tells of that, as there is no stage."
+    )
 
 
 class EventName(BaseModel):
