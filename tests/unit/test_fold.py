@@ -100,6 +100,18 @@ def test_a_condition_says_so() -> None:
     ]
 
 
+def test_how_often_a_guard_errs_does_not_depend_on_batches() -> None:
+    def errors(size: int) -> int:
+        measures = {"most": {"max": "properties.v", "of": "y"}}
+        rules = [{"on": "x", "when": ["measures.most > 5"], "to": "c"}]
+        deployed, state = definitions(measures=measures, rules=rules), UNKNOWN
+        for n in range(0, 12, size):
+            state = fold(deployed, [touchpoint(n + each) for each in range(size)], state)
+        return deployed["one"][0].definition.compiler.errors
+
+    assert [errors(size) for size in (1, 3, 12)] == [12, 12, 12]
+
+
 def test_an_id_is_unique_within_its_source() -> None:
     one = definitions(measures={"n": {"count": "any"}}, rules=[])
     state = fold(one, [touchpoint(1, source="s"), touchpoint(1, source="t")])

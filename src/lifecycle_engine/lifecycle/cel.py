@@ -83,6 +83,7 @@ class CelGuard:
             return True
         if value is not False:
             self.errors += 1
+            self._compiler.errors += 1
         return False
 
     def examine(self, values: Any) -> Verdict:
@@ -104,10 +105,7 @@ class CelCompiler:
         self._nothing = self._environment.Activation({})
         self._compiled: dict[str, CelGuard] = {}
         self._patterns = 0
-
-    @property
-    def errors(self) -> int:
-        return sum(guard.errors for guard in self._compiled.values())
+        self.errors = 0
 
     def compile(self, source: str) -> CelGuard:
         if guard := self._compiled.get(source):

@@ -289,8 +289,10 @@ class _Folding:
         decision = None
         if concerned.rules and not self._is_idle(definition, subject, concerned.rules, stage, totals):
             situation = Situation(active, subject, at, Phase.FACT, stage, journey, totals, self._traits, fact)
+            errors = definition.compiler.errors
             decision = self._judge(concerned.rules, situation)
-            if decision is None and not definition.names:
+            # Where a guard has erred, it is asked each time: how often it does so must not depend on batches.
+            if decision is None and not definition.names and definition.compiler.errors == errors:
                 self._idle[definition.key, subject] = concerned.rules, stage, totals
         if decision is None or decision.refusal is not None:
             target, moved = stage, None
