@@ -11,8 +11,8 @@ from ipaddress import ip_network
 import httpx
 
 from lifecycle_engine.api.app import create_app
-from lifecycle_engine.api.authentication import Keys
 from lifecycle_engine.api.health import Health
+from lifecycle_engine.api.keys.authentication import Keys
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.intake import Intake

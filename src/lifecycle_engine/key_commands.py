@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 
-from lifecycle_engine.api.issuance import (
+from lifecycle_engine.api.keys.issuance import (
     DEFAULT_GRACE,
     MAX_GRACE,
     IssuedKey,
@@ -20,8 +20,8 @@ from lifecycle_engine.api.issuance import (
     rotate_key,
     status_of,
 )
-from lifecycle_engine.api.rates import Rate, parse_rate
-from lifecycle_engine.api.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.rates import Rate, parse_rate
+from lifecycle_engine.api.keys.scopes import ADMIN, SCOPES
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import KeyRow, find_key, newest_keys

@@ -20,12 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lifecycle_engine.api import idempotency
 from lifecycle_engine.api.cursors import decode_cursor, encode_cursor
-from lifecycle_engine.api.encodings import ENCODINGS, TooLongError, inflate
-from lifecycle_engine.api.negotiation import languages, media_type
+from lifecycle_engine.api.door import idempotency
+from lifecycle_engine.api.door.encodings import ENCODINGS, TooLongError, inflate
+from lifecycle_engine.api.door.negotiation import languages, media_type
 from lifecycle_engine.api.problems import ProblemError
-from lifecycle_engine.api.progress import MAX_WAIT, preferred_wait
+from lifecycle_engine.api.touchpoints.progress import MAX_WAIT, preferred_wait
 from lifecycle_engine.catalog.documents import DocumentError, read_document
 from lifecycle_engine.ingest.formats import cloudevents, tracking
 from lifecycle_engine.ingest.formats.arrays import BrokenArrayError, read_array, split_array

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api import server
+from lifecycle_engine.api.door import server
+from lifecycle_engine.api.door.protocol import Limits
+from lifecycle_engine.api.door.server import HttpServer, bind
 from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.protocol import Limits
-from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import KEY, App, running
 from tests.integration.test_ingest import Silent

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from lifecycle_engine.api.authentication import Keys
-from lifecycle_engine.api.issuance import issue_key
-from lifecycle_engine.api.key_texts import generate_key
-from lifecycle_engine.api.scopes import SCOPES
+from lifecycle_engine.api.keys.authentication import Keys
+from lifecycle_engine.api.keys.issuance import issue_key
+from lifecycle_engine.api.keys.scopes import SCOPES
+from lifecycle_engine.api.keys.texts import generate_key
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.tables import api_key

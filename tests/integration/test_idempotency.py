@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from lifecycle_engine.api.idempotency import KEPT, LEASE
+from lifecycle_engine.api.door.idempotency import KEPT, LEASE
 from lifecycle_engine.log.port import LogUnavailableError
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.idempotency import forget_before

@@ -12,10 +12,10 @@ import pytest
 from http_sfv.list import List
 from sqlalchemy import select, text
 
-from lifecycle_engine.api.authentication import Keys
-from lifecycle_engine.api.key_texts import may_be_key
-from lifecycle_engine.api.rates import Rate
-from lifecycle_engine.api.scopes import SCOPES
+from lifecycle_engine.api.keys.authentication import Keys
+from lifecycle_engine.api.keys.rates import Rate
+from lifecycle_engine.api.keys.scopes import SCOPES
+from lifecycle_engine.api.keys.texts import may_be_key
 from lifecycle_engine.log.database import DatabaseAppender
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import note_uses

@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message
 
 from lifecycle_engine.api.app import document
-from lifecycle_engine.api.issuance import issue_key
-from lifecycle_engine.api.key_texts import generate_key
-from lifecycle_engine.api.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.issuance import issue_key
+from lifecycle_engine.api.keys.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.texts import generate_key
 from lifecycle_engine.schema import migrate
 from lifecycle_engine.store.database import Database
 from tests.integration.apps import App, clock, running

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle_engine.api.progress import preferred_wait
+from lifecycle_engine.api.touchpoints.progress import preferred_wait
 from lifecycle_engine.store.database import Database
 from tests.integration.whole import Whole, whole
 from tests.service import service

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle_engine.api.negotiation import MAX_WISHES, label_of, languages, media_type
+from lifecycle_engine.api.door.negotiation import MAX_WISHES, label_of, languages, media_type
 from lifecycle_engine.lifecycle.cel import Cel
 from lifecycle_engine.lifecycle.definitions import compile_definition
 from lifecycle_engine.lifecycle.labels import ENGLISH, Label, Range, chosen, label

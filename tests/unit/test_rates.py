@@ -7,7 +7,7 @@ from http_sfv.list import List
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle_engine.api.rates import Rate, judge, parse_rate, policy_fields
+from lifecycle_engine.api.keys.rates import Rate, judge, parse_rate, policy_fields
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND

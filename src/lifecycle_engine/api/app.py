@@ -11,39 +11,20 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from lifecycle_engine import __version__
-from lifecycle_engine.api import (
-    activations,
-    changes,
-    customers,
-    dead_letters,
-    definitions,
-    diagrams,
-    events,
-    explanations,
-    identities,
-    ingest,
-    jobs,
-    journeys,
-    keys,
-    lifecycles,
-    mergers,
-    metrics,
-    openapi,
-    overrides,
-    problems,
-    retractions,
-    touchpoints,
-    tracking,
-)
-from lifecycle_engine.api.authentication import requires
+from lifecycle_engine.api import changes, dead_letters, jobs, metrics, openapi, problems
+from lifecycle_engine.api.customers import explanations, identities, journeys, mergers, overrides, standing
+from lifecycle_engine.api.door.idempotency import pruned
+from lifecycle_engine.api.door.load import Bounded
+from lifecycle_engine.api.door.parameters import asked_once
+from lifecycle_engine.api.door.paths import SentPath
 from lifecycle_engine.api.health import Health
 from lifecycle_engine.api.health import router as health_routes
-from lifecycle_engine.api.idempotency import pruned
-from lifecycle_engine.api.load import Bounded
-from lifecycle_engine.api.parameters import asked_once
-from lifecycle_engine.api.paths import SentPath
+from lifecycle_engine.api.keys import routes as keys
+from lifecycle_engine.api.keys.authentication import requires
+from lifecycle_engine.api.lifecycles import activations, definitions, diagrams, versions
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints import events, ingest, receipts, retractions, tracking
 from lifecycle_engine.api.webhooks.events import describe_events
 from lifecycle_engine.api.webhooks.routes import ROUTERS as WEBHOOKS
 
@@ -98,17 +79,17 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     ]
     for router in (
         health_routes,
-        customers.router,
+        standing.router,
         journeys.router,
         overrides.router,
         identities.router,
         mergers.router,
         explanations.router,
-        touchpoints.router,
+        receipts.router,
         changes.router,
         retractions.router,
         definitions.router,
-        lifecycles.router,
+        versions.router,
         activations.router,
         jobs.router,
         dead_letters.router,

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
-from lifecycle_engine.api.authentication import authorization, recognise, requires
 from lifecycle_engine.api.cursors import invalid_cursor
-from lifecycle_engine.api.negotiation import media_type
+from lifecycle_engine.api.door.negotiation import media_type
+from lifecycle_engine.api.keys.authentication import authorization, recognise, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Text, split

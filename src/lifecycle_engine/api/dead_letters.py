@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.ingest import outcome_unknown
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints.ingest import outcome_unknown
 from lifecycle_engine.api.values import Instant, Text
 from lifecycle_engine.log.message import MAX_MESSAGE_BYTES
 from lifecycle_engine.log.port import Record

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import Key, requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, encode_cursor
-from lifecycle_engine.api.paths import Part
+from lifecycle_engine.api.door.paths import Part
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant

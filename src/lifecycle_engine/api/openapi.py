@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from lifecycle_engine.api import ingest_openapi
 from lifecycle_engine.api.problems import MEDIA_TYPE, Problem
+from lifecycle_engine.api.touchpoints import ingest_openapi
 from lifecycle_engine.api.webhooks.examples import examples
 
 _KEY = "key"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lifecycle_engine.api.authentication import Keys
+from lifecycle_engine.api.door.load import Load
 from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.load import Load
-from lifecycle_engine.api.progress import Progress
+from lifecycle_engine.api.keys.authentication import Keys
+from lifecycle_engine.api.touchpoints.progress import Progress
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.formats.event_types import EventTypes, default_event_types
 from lifecycle_engine.ingest.intake import Intake

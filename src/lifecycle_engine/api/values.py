@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from lifecycle_engine.api.paths import without_nul
+from lifecycle_engine.api.door.paths import without_nul
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 
 _INSTANT = {"type": "string", "format": "date-time", "examples": ["2026-03-01T12:30:00Z"]}

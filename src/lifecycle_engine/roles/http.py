@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable, Mapping
 
 from lifecycle_engine.api.app import create_app, create_health_app
-from lifecycle_engine.api.authentication import Keys
+from lifecycle_engine.api.door.load import Load
+from lifecycle_engine.api.door.protocol import Limits
+from lifecycle_engine.api.door.server import HttpServer, bind
 from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.load import Load
+from lifecycle_engine.api.keys.authentication import Keys
+from lifecycle_engine.api.keys.rates import parse_rate
 from lifecycle_engine.api.metrics import Metrics
-from lifecycle_engine.api.protocol import Limits
-from lifecycle_engine.api.rates import parse_rate
-from lifecycle_engine.api.server import HttpServer, bind
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.ingest.formats.event_types import EventTypes, EventTypesError, load_event_types

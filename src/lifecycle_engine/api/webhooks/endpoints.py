@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.bodies import described, read_object
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.paths import Part
+from lifecycle_engine.api.door.bodies import described, read_object
+from lifecycle_engine.api.door.paths import Part
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, Text

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
-from lifecycle_engine.api.authentication import requires
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import responses
 from lifecycle_engine.api.values import Instant, Kind
 from lifecycle_engine.api.webhooks.examples import examples

@@ -8,8 +8,8 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.bodies import described, read_object
-from lifecycle_engine.api.paths import Part
+from lifecycle_engine.api.door.bodies import described, read_object
+from lifecycle_engine.api.door.paths import Part
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, Text

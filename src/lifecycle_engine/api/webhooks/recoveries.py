@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.bodies import described, read_object
+from lifecycle_engine.api.door.bodies import described, read_object
 from lifecycle_engine.api.jobs import RecoveryJob, recovery_job
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.bodies import described, read_object
+from lifecycle_engine.api.door.bodies import described, read_object
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.bodies import described, read_object
+from lifecycle_engine.api.door.bodies import described, read_object
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.webhooks.deliveries import text_of

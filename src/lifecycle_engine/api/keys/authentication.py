@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.types import Scope
 
-from lifecycle_engine.api.key_texts import MAX_BYTES, digest, generate_key, key_id, may_be_key
+from lifecycle_engine.api.keys.rates import Rate, judge, policy_fields
+from lifecycle_engine.api.keys.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.texts import MAX_BYTES, digest, generate_key, key_id, may_be_key
 from lifecycle_engine.api.problems import ProblemError
-from lifecycle_engine.api.rates import Rate, judge, policy_fields
-from lifecycle_engine.api.scopes import ADMIN, SCOPES
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.keys import KeyRow, add_key, any_key, keys_in_force, note_uses
 

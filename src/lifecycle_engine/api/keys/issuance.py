@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.key_texts import digest, generate_key, key_id
-from lifecycle_engine.api.rates import Rate
-from lifecycle_engine.api.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.rates import Rate
+from lifecycle_engine.api.keys.scopes import ADMIN, SCOPES
+from lifecycle_engine.api.keys.texts import digest, generate_key, key_id
 from lifecycle_engine.store.keys import KeyRow, add_key, find_key, limit_key, revoke_key
 
 DEFAULT_GRACE = 86_400

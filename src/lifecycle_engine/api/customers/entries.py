@@ -13,13 +13,13 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import Key
-from lifecycle_engine.api.bodies import read_object
-from lifecycle_engine.api.idempotency import entry_id
-from lifecycle_engine.api.ingest import acknowledged
-from lifecycle_engine.api.paths import MAX_NAME, PRINTABLE
+from lifecycle_engine.api.door.bodies import read_object
+from lifecycle_engine.api.door.idempotency import entry_id
+from lifecycle_engine.api.door.paths import MAX_NAME, PRINTABLE
+from lifecycle_engine.api.keys.authentication import Key
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints.ingest import acknowledged
 from lifecycle_engine.api.values import InstantParameter, Text
 from lifecycle_engine.ingest.formats.arrivals import Translated
 from lifecycle_engine.lifecycle.instants import format_instant

@@ -10,11 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.bodies import described
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.customers import CustomerQuestion, customer_not_found
-from lifecycle_engine.api.entries import (
+from lifecycle_engine.api.customers.entries import (
     Actor,
     EntryAccepted,
     EntryBody,
@@ -25,9 +22,12 @@ from lifecycle_engine.api.entries import (
     append,
     read_entry,
 )
-from lifecycle_engine.api.idempotency import Idempotent
-from lifecycle_engine.api.journeys import KnownAt, settled
-from lifecycle_engine.api.paths import AnonymousId, CustomerId, CustomerValue
+from lifecycle_engine.api.customers.journeys import KnownAt, settled
+from lifecycle_engine.api.customers.standing import CustomerQuestion, customer_not_found
+from lifecycle_engine.api.door.bodies import described
+from lifecycle_engine.api.door.idempotency import Idempotent
+from lifecycle_engine.api.door.paths import AnonymousId, CustomerId, CustomerValue
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, Kind

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
-from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.entries import Actor, EntryAccepted, EntryId, Reason, append
-from lifecycle_engine.api.paths import TouchpointId
+from lifecycle_engine.api.customers.entries import Actor, EntryAccepted, EntryId, Reason, append
+from lifecycle_engine.api.door.paths import TouchpointId
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
-from lifecycle_engine.api.touchpoints import ReceiptQuestion, known_receipt
+from lifecycle_engine.api.touchpoints.receipts import ReceiptQuestion, known_receipt
 from lifecycle_engine.lifecycle.touchpoints import RETRACT
 
 router = APIRouter(prefix="/v1/touchpoints", tags=["touchpoints"], responses=responses(401, 403, 404, 409, 422, 503))

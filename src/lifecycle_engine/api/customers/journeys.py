@@ -12,14 +12,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, invalid_cursor, page_of
-from lifecycle_engine.api.customers import CustomerQuestion, customer_id_of, customer_not_found
-from lifecycle_engine.api.negotiation import AcceptLanguage
-from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
+from lifecycle_engine.api.customers.standing import CustomerQuestion, customer_id_of, customer_not_found
+from lifecycle_engine.api.customers.stays import Cause, HistoryItem, Words, cause_of, history_item, words_for
+from lifecycle_engine.api.door.negotiation import AcceptLanguage
+from lifecycle_engine.api.door.paths import CustomerValue, LifecycleKey
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import Cause, HistoryItem, Words, cause_of, history_item, words_for
 from lifecycle_engine.api.values import Instant, InstantParameter, Text, split
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate, settle

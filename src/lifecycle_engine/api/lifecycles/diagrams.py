@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.journeys import lifecycle_not_found
-from lifecycle_engine.api.lifecycles import version_not_found
-from lifecycle_engine.api.negotiation import AcceptLanguage, languages, media_type
-from lifecycle_engine.api.paths import LifecycleKey, VersionNumber
+from lifecycle_engine.api.customers.journeys import lifecycle_not_found
+from lifecycle_engine.api.door.negotiation import AcceptLanguage, languages, media_type
+from lifecycle_engine.api.door.paths import LifecycleKey, VersionNumber
+from lifecycle_engine.api.keys.authentication import requires
+from lifecycle_engine.api.lifecycles.versions import version_not_found
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.diagrams.mermaid import mermaid

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import authenticate
-from lifecycle_engine.api.bodies import JSON, media_type_of, read_body
+from lifecycle_engine.api.door.bodies import JSON, media_type_of, read_body
+from lifecycle_engine.api.keys.authentication import authenticate
 from lifecycle_engine.api.problems import ProblemError
-from lifecycle_engine.api.progress import preferred_wait
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.touchpoints import find_receipt
+from lifecycle_engine.api.touchpoints.progress import preferred_wait
+from lifecycle_engine.api.touchpoints.receipts import find_receipt
 from lifecycle_engine.ingest.formats.arrays import read_array
 from lifecycle_engine.ingest.formats.arrivals import Arrival, Unreadable
 from lifecycle_engine.ingest.formats.lines import MEDIA_TYPES as LINES

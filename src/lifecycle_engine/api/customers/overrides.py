@@ -7,10 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
-from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.bodies import described
-from lifecycle_engine.api.customers import CustomerQuestion
-from lifecycle_engine.api.entries import (
+from lifecycle_engine.api.customers.entries import (
     Actor,
     EntryAccepted,
     EntryBody,
@@ -19,9 +16,12 @@ from lifecycle_engine.api.entries import (
     is_repeated,
     read_identified,
 )
-from lifecycle_engine.api.idempotency import Idempotent
-from lifecycle_engine.api.journeys import lifecycle_not_found
-from lifecycle_engine.api.paths import CustomerValue, LifecycleKey
+from lifecycle_engine.api.customers.journeys import lifecycle_not_found
+from lifecycle_engine.api.customers.standing import CustomerQuestion
+from lifecycle_engine.api.door.bodies import described
+from lifecycle_engine.api.door.idempotency import Idempotent
+from lifecycle_engine.api.door.paths import CustomerValue, LifecycleKey
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import InstantParameter, Text

@@ -11,10 +11,8 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import Key, requires
 from lifecycle_engine.api.backlog import is_applied
-from lifecycle_engine.api.bodies import described
-from lifecycle_engine.api.entries import (
+from lifecycle_engine.api.customers.entries import (
     Actor,
     EntryAccepted,
     EntryBody,
@@ -24,8 +22,10 @@ from lifecycle_engine.api.entries import (
     is_repeated,
     read_entry,
 )
-from lifecycle_engine.api.idempotency import Idempotent
-from lifecycle_engine.api.paths import CustomerId
+from lifecycle_engine.api.door.bodies import described
+from lifecycle_engine.api.door.idempotency import Idempotent
+from lifecycle_engine.api.door.paths import CustomerId
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.lifecycle.instants import format_instant

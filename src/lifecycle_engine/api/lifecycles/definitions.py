@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.bodies import read_body
+from lifecycle_engine.api.door.bodies import read_body
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import Problem, ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.catalog.documents import MAX_BYTES, Document, DocumentError, MediaTypeError, read_document

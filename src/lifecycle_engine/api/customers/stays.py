@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from lifecycle_engine.api.negotiation import label_of
+from lifecycle_engine.api.door.negotiation import label_of
 from lifecycle_engine.api.values import Instant
 from lifecycle_engine.engine.definitions import Definitions
 from lifecycle_engine.lifecycle.definitions import Definition

@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from lifecycle_engine.api.authentication import Requires, authenticate
-from lifecycle_engine.api.bodies import read_sent_body
+from lifecycle_engine.api.door.bodies import read_sent_body
+from lifecycle_engine.api.keys.authentication import Requires, authenticate
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.store.database import Database
 from lifecycle_engine.store.idempotency import (

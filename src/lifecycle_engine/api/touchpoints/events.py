@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import authenticate
-from lifecycle_engine.api.bodies import media_type_of, read_body
-from lifecycle_engine.api.ingest import MAX_BODY_BYTES, SCOPE, problem_of, take
+from lifecycle_engine.api.door.bodies import media_type_of, read_body
+from lifecycle_engine.api.keys.authentication import authenticate
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints.ingest import MAX_BODY_BYTES, SCOPE, problem_of, take
 from lifecycle_engine.ingest.formats.arrivals import Arrival
 from lifecycle_engine.ingest.formats.cloudevents import (
     BATCHED,

@@ -15,11 +15,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import Receive, Scope, Send
 
-from lifecycle_engine.api.authentication import Key, authenticate, authorization
-from lifecycle_engine.api.bodies import JSON, media_type_of, read_body
-from lifecycle_engine.api.ingest import SCOPE, answer, outcome_unknown, problem_of
+from lifecycle_engine.api.door.bodies import JSON, media_type_of, read_body
+from lifecycle_engine.api.keys.authentication import Key, authenticate, authorization
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.api.services import Services
+from lifecycle_engine.api.touchpoints.ingest import SCOPE, answer, outcome_unknown, problem_of
 from lifecycle_engine.ingest.formats.arrivals import Arrival
 from lifecycle_engine.ingest.formats.tracking import (
     CALLS,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from lifecycle_engine.api.door.protocol import CHECK_EVERY, HttpProtocol, Limits
 from lifecycle_engine.api.health import Health
-from lifecycle_engine.api.protocol import CHECK_EVERY, HttpProtocol, Limits
 
 DEFAULT_LIMITS = Limits()
 GRACE = 5

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.bodies import described, read_object
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.idempotency import Idempotent, shown_once
-from lifecycle_engine.api.issuance import (
+from lifecycle_engine.api.door.bodies import described, read_object
+from lifecycle_engine.api.door.idempotency import Idempotent, shown_once
+from lifecycle_engine.api.door.paths import Part
+from lifecycle_engine.api.keys.authentication import Key, requires
+from lifecycle_engine.api.keys.issuance import (
     DEFAULT_GRACE,
     MAX_GRACE,
     IssuedKey,
@@ -22,10 +23,9 @@ from lifecycle_engine.api.issuance import (
     scopes_of,
     status_of,
 )
-from lifecycle_engine.api.paths import Part
+from lifecycle_engine.api.keys.rates import Rate
+from lifecycle_engine.api.keys.scopes import ADMIN, SCOPES
 from lifecycle_engine.api.problems import ProblemError, responses
-from lifecycle_engine.api.rates import Rate
-from lifecycle_engine.api.scopes import ADMIN, SCOPES
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, InstantParameter, Text
 from lifecycle_engine.store.keys import KeyRow, find_key, newest_keys

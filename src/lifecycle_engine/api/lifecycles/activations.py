@@ -7,14 +7,14 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.authentication import requires
-from lifecycle_engine.api.bodies import described, read_object
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.idempotency import Idempotent
+from lifecycle_engine.api.customers.journeys import lifecycle_not_found
+from lifecycle_engine.api.door.bodies import described, read_object
+from lifecycle_engine.api.door.idempotency import Idempotent
+from lifecycle_engine.api.door.paths import LifecycleKey
 from lifecycle_engine.api.jobs import Job, job_of
-from lifecycle_engine.api.journeys import lifecycle_not_found
-from lifecycle_engine.api.lifecycles import version_not_found
-from lifecycle_engine.api.paths import LifecycleKey
+from lifecycle_engine.api.keys.authentication import requires
+from lifecycle_engine.api.lifecycles.versions import version_not_found
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, InstantParameter

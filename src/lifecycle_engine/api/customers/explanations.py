@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
-from lifecycle_engine.api.authentication import Key, requires
-from lifecycle_engine.api.customers import CustomerQuestion, customer_id_of, customer_not_found
-from lifecycle_engine.api.journeys import KnownAt, Subject, in_the_future, lifecycle_not_found, settled
-from lifecycle_engine.api.paths import CustomerValue
+from lifecycle_engine.api.customers.journeys import KnownAt, Subject, in_the_future, lifecycle_not_found, settled
+from lifecycle_engine.api.customers.standing import CustomerQuestion, customer_id_of, customer_not_found
+from lifecycle_engine.api.customers.stays import Cause, cause_of
+from lifecycle_engine.api.door.paths import CustomerValue
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import Cause, cause_of
 from lifecycle_engine.api.values import Instant, InstantParameter, Text
 from lifecycle_engine.engine.refold import folded
 from lifecycle_engine.lifecycle.definitions import BEGINNING

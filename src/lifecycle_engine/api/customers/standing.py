@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from lifecycle_engine.api.authentication import requires
 from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
-from lifecycle_engine.api.negotiation import AcceptLanguage, label_of
-from lifecycle_engine.api.paths import CustomerValue
+from lifecycle_engine.api.customers.stays import StageLabel
+from lifecycle_engine.api.door.negotiation import AcceptLanguage, label_of
+from lifecycle_engine.api.door.paths import CustomerValue
+from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import StageLabel
 from lifecycle_engine.api.values import Instant, Kind, split
 from lifecycle_engine.engine.refold import folded
 from lifecycle_engine.lifecycle.definitions import Definition

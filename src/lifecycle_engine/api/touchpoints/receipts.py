@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.authentication import Key, requires
 from lifecycle_engine.api.backlog import is_applied
-from lifecycle_engine.api.customers import IdentityAnswer
-from lifecycle_engine.api.paths import TouchpointId
+from lifecycle_engine.api.customers.standing import IdentityAnswer
+from lifecycle_engine.api.customers.stays import HistoryItem, Words, history_item, words_for
+from lifecycle_engine.api.door.paths import TouchpointId
+from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
-from lifecycle_engine.api.stays import HistoryItem, Words, history_item, words_for
 from lifecycle_engine.api.values import Instant, Text
 from lifecycle_engine.lifecycle.instants import parse_instant
 from lifecycle_engine.lifecycle.touchpoints import OVERRIDE, Place

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from lifecycle_engine.api import events, ingest, tracking
-from lifecycle_engine.api.paths import PRINTABLE
+from lifecycle_engine.api.door.paths import PRINTABLE
 from lifecycle_engine.api.problems import MEDIA_TYPE
+from lifecycle_engine.api.touchpoints import events, ingest, tracking
 from lifecycle_engine.ingest.formats.cloudevents import BATCHED, STRUCTURED
 from lifecycle_engine.ingest.formats.tracking import CALLS
 from lifecycle_engine.log.message import Submission

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
-from lifecycle_engine.api.encodings import ENCODINGS, TooLongError, inflate
+from lifecycle_engine.api.door.encodings import ENCODINGS, TooLongError, inflate
 from lifecycle_engine.api.problems import ProblemError
 from lifecycle_engine.log.message import InvalidMessageError, check_json
 

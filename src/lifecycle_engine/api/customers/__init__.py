@@ -1,0 +1,1 @@
+"""Where customers stand and why, and what operators say of them."""

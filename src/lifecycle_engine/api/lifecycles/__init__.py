@@ -1,0 +1,1 @@
+"""Definitions of lifecycles: posted, checked, drawn, activated."""
