@@ -352,9 +352,12 @@ async def test_a_journey_that_is_not_there_has_no_stage(shop: Service) -> None:
     path = "/v1/customers/c/journeys"
     assert (await shop.get(f"{path}/lines", subject="shoes"))["stage"] == "known"
     assert (await shop.get(f"{path}/lines", subject="hats"))["stage"] is None
-    empty = await shop.get(f"{path}/lines")
-    assert (empty["lifecycle"], empty["subject"]) == ("lines", None)
-    assert not any(empty[name] for name in empty if name not in ("customer_id", "lifecycle"))
+    empty = await shop.get(f"{path}/lines", subject="hats")
+    assert (empty["lifecycle"], empty["subject"]) == ("lines", "hats")
+    assert not any(empty[name] for name in empty if name not in ("customer_id", "lifecycle", "subject"))
+    forgotten = await shop.get(f"{path}/lines", 422)
+    assert (forgotten["code"], "per properties.line" in forgotten["detail"]) == ("missing_subject", True)
+    assert (await shop.get(f"{path}/shop", 422, subject="shoes"))["code"] == "superfluous_subject"
     assert (await shop.get(f"{path}/nothing", 404))["code"] == "lifecycle_not_found"
     assert (await shop.get("/v1/customers/c/history", 404, lifecycle="nothing"))["code"] == "lifecycle_not_found"
 

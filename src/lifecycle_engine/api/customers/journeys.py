@@ -21,6 +21,7 @@ from lifecycle_engine.api.keys.authentication import requires
 from lifecycle_engine.api.problems import ProblemError, responses
 from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.values import Instant, InstantParameter, Text, split
+from lifecycle_engine.lifecycle.definitions import Definition
 from lifecycle_engine.lifecycle.instants import format_instant
 from lifecycle_engine.store.aggregates import LATEST, find_aggregate, settle
 from lifecycle_engine.store.answers.stays import (
@@ -32,6 +33,7 @@ from lifecycle_engine.store.answers.stays import (
     lifecycle_is_known,
 )
 from lifecycle_engine.store.customers import Identity
+from lifecycle_engine.store.lifecycles import RETIRED, in_force, switches
 
 router = APIRouter(
     prefix="/v1/customers/{customer_id}",
@@ -107,9 +109,32 @@ async def get_journey(
         raise customer_not_found(identity)
     if not answer.is_known_lifecycle:
         raise lifecycle_not_found(lifecycle)
+    if answer.stay is None:
+        await _check_subject(services, lifecycle, question.subject)
     response.headers["Vary"] = "Accept-Language"
     words = await words_for(services.definitions, [answer.stay] if answer.stay else [], accept_language)
     return _moment(answer, lifecycle, question, words)
+
+
+async def _check_subject(services: Services, lifecycle: str, subject: str | None) -> None:
+    """Raises ProblemError 422 where no journey can ever be: whoever forgot the subject must not read "no stage"."""
+    async with services.database.transaction() as connection:
+        versions = [switch.version for switch in in_force(await switches(connection, lifecycle))]
+    # All versions are kept per the same.
+    if versions := [version for version in versions if version != RETIRED]:
+        check_subject(await services.definitions.version(lifecycle, versions[0]), subject)
+
+
+def check_subject(definition: Definition, subject: str | None) -> None:
+    """Raises ProblemError 422 where the lifecycle has a journey for each subject and none is named, or has none."""
+    if definition.subject_path is None and subject is not None:
+        detail = f"subject: {definition.key!r} keeps one journey per customer; leave it out"
+        raise ProblemError(422, "superfluous_subject", detail)
+    if definition.subject_path is not None and subject is None:
+        per = ".".join(definition.subject_path)
+        raise ProblemError(
+            422, "missing_subject", f"subject: {definition.key!r} is kept per {per}; say which it is about"
+        )
 
 
 class HistoryQuestion(CustomerQuestion):

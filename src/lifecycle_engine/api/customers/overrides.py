@@ -16,7 +16,7 @@ from lifecycle_engine.api.customers.entries import (
     is_repeated,
     read_identified,
 )
-from lifecycle_engine.api.customers.journeys import lifecycle_not_found
+from lifecycle_engine.api.customers.journeys import check_subject, lifecycle_not_found
 from lifecycle_engine.api.customers.standing import CustomerQuestion
 from lifecycle_engine.api.door.bodies import described
 from lifecycle_engine.api.door.idempotency import Idempotent
@@ -127,11 +127,4 @@ def _check(body: OverrideBody, definition: Definition) -> None:
     if body.stage not in definition.stages:
         hint = closest(body.stage, list(definition.stages)) or f"there are {', '.join(definition.stages)}"
         raise ProblemError(422, "unknown_stage", f"stage: {definition.key!r} has no stage {body.stage[:80]!r}; {hint}")
-    if definition.subject_path is None and body.subject is not None:
-        detail = f"subject: {definition.key!r} keeps one journey per customer; leave it out"
-        raise ProblemError(422, "superfluous_subject", detail)
-    if definition.subject_path is not None and body.subject is None:
-        per = ".".join(definition.subject_path)
-        raise ProblemError(
-            422, "missing_subject", f"subject: {definition.key!r} is kept per {per}; say which it is about"
-        )
+    check_subject(definition, body.subject)
