@@ -237,13 +237,21 @@ async def _on_validation(request: Request, error: Exception) -> Response:
         {
             "in": str(one["loc"][0]),
             "pointer": "".join(f"/{part}" for part in one["loc"][1:]),
-            "message": one["msg"].removeprefix("Value error, "),
+            "message": _message(one),
         }
         for one in error.errors()[:20]
     ]
     first = problems[0]
-    detail = f"{first['in']} {first['pointer']}: {first['message']}"
+    place = " ".join(part for part in (first["in"], first["pointer"]) if part)
+    detail = f"{place}: {first['message']}"
     return problem_response(request, ProblemError(422, "invalid_request", detail, more={"problems": problems}))
+
+
+def _message(one: Mapping[str, Any]) -> str:
+    message: str = one["msg"]
+    if one["type"] in ("too_long", "too_short") and isinstance(one["input"], str):
+        message = message.replace(" items", " characters").replace(" item", " character")
+    return message.removeprefix("Value error, ")
 
 
 def _json_error(error: RequestValidationError) -> str:

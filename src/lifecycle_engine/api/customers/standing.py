@@ -74,7 +74,10 @@ class Journey(BaseModel):
         description="The definition's figures; null where there is no value yet, or one beyond a double.",
         examples=[{"purchases": 2, "spend": 60.5}],
     )
-    next_timer: NextTimer | None = Field(description="What will move the journey unless something happens before.")
+    next_timer: NextTimer | None = Field(
+        description="What will move the journey unless something happens before; "
+        "while an operator has pinned the stage, what goes on beneath."
+    )
     definition_version: int = Field(examples=[1])
 
 
