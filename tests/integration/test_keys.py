@@ -187,7 +187,7 @@ async def test_pages_of_keys(app: App) -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"scopes": ["ingest:write"]}, "/name"),
     "empty name": ({"name": "", "scopes": ["ingest:write"]}, "/name"),
-    "long name": ({"name": "x" * 129, "scopes": ["ingest:write"]}, "/name"),
+    "long name": ({"name": "x" * 129, "scopes": ["ingest:write"]}, "/name: Value should have at most 128 characters"),
     "NUL": ({"name": "a\0b", "scopes": ["ingest:write"]}, "/name"),
     "no scopes": ({"name": "x"}, "/scopes"),
     "empty scopes": ({"name": "x", "scopes": []}, "/scopes"),
