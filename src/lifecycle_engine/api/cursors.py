@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lifecycle_engine.api.problems import ProblemError
 
@@ -28,6 +28,16 @@ Cursor = Annotated[
     Annotated[str, Field(max_length=4096)] | None,
     Field(description="The `next_cursor` of the page before; all else must be asked as there."),
 ]
+
+
+class PageQuestion(BaseModel):
+    """Which part of a list is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: Cursor = None
+
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, encode_cursor
+from lifecycle_engine.api.cursors import Page, PageQuestion, decode_cursor, encode_cursor
 from lifecycle_engine.api.door.paths import Part
 from lifecycle_engine.api.keys.authentication import Key, requires
 from lifecycle_engine.api.problems import ProblemError, responses
@@ -73,17 +73,8 @@ class JobPage(Page[AnyJob]):
     """Some of the jobs."""
 
 
-class JobsQuestion(BaseModel):
-    """Which part of the list is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor = None
-
-
 @router.get("", operation_id="list_jobs", summary="All jobs", responses=responses(400))
-async def list_jobs(request: Request, key: _Asker, question: Annotated[JobsQuestion, Query()]) -> JobPage:
+async def list_jobs(request: Request, key: _Asker, question: Annotated[PageQuestion, Query()]) -> JobPage:
     """The jobs, the newest first: activations with `lifecycles:read`, recoveries with `webhooks:read`."""
     services: Services = request.app.state.services
     seen = sorted(key.scopes & {_ACTIVATIONS, _RECOVERIES})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from lifecycle_engine.api.door.paths import without_nul
+from lifecycle_engine.api.door.paths import WITHOUT_NUL, without_nul
 from lifecycle_engine.lifecycle.instants import format_instant, parse_instant
 
 _INSTANT = {"type": "string", "format": "date-time", "examples": ["2026-03-01T12:30:00Z"]}
@@ -29,7 +29,7 @@ def _parsed(value: Any) -> int:
 InstantParameter = Annotated[int, BeforeValidator(_parsed), WithJsonSchema(_INSTANT)]
 """An instant in a question: RFC 3339 with an offset outside, microseconds since the epoch inside."""
 
-Text = Annotated[str, AfterValidator(without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+Text = Annotated[str, AfterValidator(without_nul), Field(json_schema_extra={"pattern": WITHOUT_NUL})]
 
 
 def split(value: Any) -> Any:

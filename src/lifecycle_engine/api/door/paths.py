@@ -54,8 +54,11 @@ MAX_NAME = 256
 PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 """What names that are given to touchpoints and customers look like, for OpenAPI: `log.message` checks them."""
 
+WITHOUT_NUL = r"^[^\u0000]*$"
+"""What text looks like that `without_nul` lets pass, for OpenAPI."""
+
 Part = Annotated[
-    str, AfterValidator(_decoded), WithJsonSchema({"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*$"})
+    str, AfterValidator(_decoded), WithJsonSchema({"type": "string", "minLength": 1, "pattern": WITHOUT_NUL})
 ]
 """One part of a path, percent-encoded UTF-8 on the way in."""
 _Named = Annotated[

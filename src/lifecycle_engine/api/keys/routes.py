@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.cursors import Page, PageQuestion, decode_cursor, page_of
 from lifecycle_engine.api.door.bodies import described, read_object
 from lifecycle_engine.api.door.idempotency import Idempotent, shown_once
 from lifecycle_engine.api.door.paths import Part
@@ -125,15 +125,6 @@ class KeyPage(Page[KeyAnswer]):
     """Some of the keys."""
 
 
-class KeysQuestion(BaseModel):
-    """Which part of the list is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor = None
-
-
 @router.post(
     "",
     operation_id="create_key",
@@ -165,7 +156,7 @@ async def create_key(request: Request, response: Response, key: Annotated[Key, D
 
 
 @router.get("", operation_id="list_keys", summary="All keys", dependencies=[Depends(READ)], responses=responses(400))
-async def list_keys(request: Request, question: Annotated[KeysQuestion, Query()]) -> KeyPage:
+async def list_keys(request: Request, question: Annotated[PageQuestion, Query()]) -> KeyPage:
     """The keys, the newest first, also those that are revoked or have expired; not the one of `LIFECYCLE_API_KEY`."""
     services: Services = request.app.state.services
     asked = ("keys",)

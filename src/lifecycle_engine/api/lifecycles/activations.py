@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.cursors import Page, PageQuestion, decode_cursor, page_of
 from lifecycle_engine.api.customers.journeys import lifecycle_not_found
 from lifecycle_engine.api.door.bodies import described, read_object
 from lifecycle_engine.api.door.idempotency import Idempotent
@@ -76,15 +76,6 @@ class ActivationAnswer(BaseModel):
 
 class ActivationPage(Page[ActivationAnswer]):
     """Some of the versions that judge some time."""
-
-
-class ActivationsQuestion(BaseModel):
-    """Which part of the list is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor = None
 
 
 class _Plan(NamedTuple):
@@ -183,7 +174,7 @@ async def retire_lifecycle(request: Request, response: Response, lifecycle: Life
     responses=responses(400),
 )
 async def list_activations(
-    request: Request, lifecycle: LifecycleKey, question: Annotated[ActivationsQuestion, Query()]
+    request: Request, lifecycle: LifecycleKey, question: Annotated[PageQuestion, Query()]
 ) -> ActivationPage:
     """The versions that judge some time, in its order; each until the next one does. Empty while none was activated."""
     services: Services = request.app.state.services

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.cursors import Page, PageQuestion, decode_cursor, page_of
 from lifecycle_engine.api.customers.journeys import lifecycle_not_found
 from lifecycle_engine.api.door.idempotency import Idempotent
 from lifecycle_engine.api.door.paths import LifecycleKey, VersionNumber
@@ -120,17 +120,8 @@ async def post_lifecycle(request: Request, response: Response) -> PostedAnswer:
     return PostedAnswer(**dict(_version(newest)), warnings=reviewed.warnings)
 
 
-class LifecyclesQuestion(BaseModel):
-    """Which part of the list is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor = None
-
-
 @router.get("", operation_id="list_lifecycles", summary="All lifecycles", dependencies=[READ], responses=responses(400))
-async def list_lifecycles(request: Request, question: Annotated[LifecyclesQuestion, Query()]) -> LifecyclePage:
+async def list_lifecycles(request: Request, question: Annotated[PageQuestion, Query()]) -> LifecyclePage:
     """The lifecycles in the order of their keys."""
     services: Services = request.app.state.services
     asked = ("lifecycles",)
@@ -166,7 +157,7 @@ async def get_lifecycle(request: Request, lifecycle: LifecycleKey) -> LifecycleA
     responses=responses(400, 404),
 )
 async def list_versions(
-    request: Request, lifecycle: LifecycleKey, question: Annotated[LifecyclesQuestion, Query()]
+    request: Request, lifecycle: LifecycleKey, question: Annotated[PageQuestion, Query()]
 ) -> VersionPage:
     """The versions, the newest first."""
     services: Services = request.app.state.services

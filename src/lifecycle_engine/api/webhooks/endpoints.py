@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lifecycle_engine.api.cursors import DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page_of
+from lifecycle_engine.api.cursors import Page, PageQuestion, decode_cursor, page_of
 from lifecycle_engine.api.door.bodies import described, read_object
 from lifecycle_engine.api.door.paths import Part
 from lifecycle_engine.api.keys.authentication import requires
@@ -175,15 +175,6 @@ class EndpointPage(Page[EndpointAnswer]):
     """Some of the endpoints."""
 
 
-class EndpointsQuestion(BaseModel):
-    """Which part of the list is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = DEFAULT_LIMIT
-    cursor: Cursor = None
-
-
 @router.post(
     "",
     operation_id="create_endpoint",
@@ -238,7 +229,7 @@ async def create_endpoint(request: Request, response: Response) -> CreatedEndpoi
 
 
 @router.get("", operation_id="list_endpoints", summary="All endpoints", dependencies=[READ], responses=responses(400))
-async def list_endpoints(request: Request, question: Annotated[EndpointsQuestion, Query()]) -> EndpointPage:
+async def list_endpoints(request: Request, question: Annotated[PageQuestion, Query()]) -> EndpointPage:
     """The endpoints, the newest first."""
     services: Services = request.app.state.services
     asked = ("endpoints",)
