@@ -270,6 +270,34 @@ async def test_a_trailer_is_no_header(served: Served) -> None:
     assert (await connection.answer()).status == 401
 
 
+TRAILERS = {
+    "a value that does not end": b"0\r\nX-Long: " + b"x" * 10_000_000,
+    "200,000 fields": b"0\r\n" + b"X: 1\r\n" * 200_000,
+    "a chunk's extension that does not end": b"1;x=" + b"x" * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+async def test_what_stands_around_a_body_comes_to_an_end(served: Served, trailer: str) -> None:
+    connection = await served.connect()
+    chunk = b"%x\r\n" % len(TOUCHPOINT) + TOUCHPOINT + b"\r\n"
+    await connection.send(HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
+    with suppress(ConnectionError):
+        await connection.send(TRAILERS[trailer])
+    answer = await connection.answer()
+    assert (answer.status, answer.code) == (431, "too_large")
+    await connection.ends()
+    await served.is_well()
+
+
+async def test_chunks_of_one_byte_are_a_body_like_any_other(served: Served) -> None:
+    connection = await served.connect()
+    touchpoint = TOUCHPOINT[:-1] + b" " * 100_000 + b"}"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in touchpoint)
+    await connection.send(HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert (await connection.answer()).status == 202
+
+
 async def test_a_request_to_speak_another_protocol_is_answered_in_this_one(served: Served) -> None:
     """As Java's own client asks with each of its first requests, those with a body too."""
     connection = await served.connect()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from lifecycle_engine import __version__
 from lifecycle_engine.api import changes, dead_letters, jobs, metrics, openapi, problems
@@ -27,6 +27,23 @@ from lifecycle_engine.api.services import Services
 from lifecycle_engine.api.touchpoints import events, ingest, receipts, retractions, tracking
 from lifecycle_engine.api.webhooks.events import describe_events
 from lifecycle_engine.api.webhooks.routes import ROUTERS as WEBHOOKS
+
+
+class _Application(FastAPI):
+    """Finds the ways in before FastAPI looks: its layers cost a touchpoint as much as taking it does.
+
+    `ways_in` are by their paths as they are sent; each has the door's own layers before it.
+    """
+
+    ways_in: Mapping[bytes, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        way = self.ways_in.get(scope.get("raw_path") or b"") if is_post else None
+        if way is None:
+            return await super().__call__(scope, receive, send)
+        scope["app"] = self
+        return await way(scope, receive, send)
 
 
 def create_app(services: Services, gathered: metrics.Metrics | None = None) -> FastAPI:
@@ -60,7 +77,7 @@ def create_health_app(health: Health, gathered: metrics.Metrics) -> FastAPI:
 
 def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The routes, their errors and their description, without what they work with."""
-    app = FastAPI(
+    app = _Application(
         title="Lifecycle Engine",
         version=__version__,
         summary="Which lifecycle stage each customer is in, since when and why, now and as of any day.",
@@ -70,13 +87,15 @@ def assemble(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         # It would look for its configuration at each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    # First, since routes are tried in their order and most requests are for this one.
-    app.router.routes[:0] = [
-        Route(ingest.PATH, ingest.PostTouchpoints(), methods=["POST"]),
-        Route(ingest.VALIDATE_PATH, ingest.ValidateTouchpoints(), methods=["POST"]),
-        Route(events.PATH, events.PostEvents(), methods=["POST"]),
-        *(Route(path, tracking.PostCalls(kind), methods=["POST"]) for kind, path in tracking.PATHS.items()),
-    ]
+    ways_in: dict[str, ASGIApp] = {
+        ingest.PATH: ingest.PostTouchpoints(),
+        ingest.VALIDATE_PATH: ingest.ValidateTouchpoints(),
+        events.PATH: events.PostEvents(),
+        **{path: tracking.PostCalls(kind) for kind, path in tracking.PATHS.items()},
+    }
+    app.ways_in = {path.encode(): problems.Requests(Bounded(way)) for path, way in ways_in.items()}
+    # For whoever asks for them in another way, and is told how.
+    app.router.routes += [Route(path, way, methods=["POST"]) for path, way in ways_in.items()]
     for router in (
         health_routes,
         standing.router,

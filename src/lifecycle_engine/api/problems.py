@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -123,18 +123,15 @@ def _cut(text: str, length: int) -> str:
 
 
 def _new_request_id() -> str:
-    return secrets.token_hex(16)
+    # A secret it is not, and asking the system for each would cost more.
+    return f"{random.getrandbits(128):032x}"
 
 
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem, and gives each request an id."""
-    app.add_exception_handler(ProblemError, _on_problem)
+    # These two the framework would answer itself; everything else comes to the middleware.
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(LogUnavailableError, _on_log)
-    app.add_exception_handler(DBAPIError, _on_database)
-    app.add_exception_handler(PoolTimeoutError, _on_database)
-    app.add_exception_handler(OSError, _on_database)
     app.add_middleware(Requests)
 
 
@@ -193,10 +190,13 @@ class Requests:
         except Exception as error:
             if has_begun:
                 raise
-            request = Request(scope)
-            response = await (_on_problem if isinstance(error, ProblemError) else _on_anything)(request, error)
+            response = await _answer_to(error)(Request(scope), error)
             await response(scope, receive, send_with_id)
         return None
+
+
+def _answer_to(error: Exception) -> Callable[[Request, Exception], Awaitable[Response]]:
+    return next((_ANSWERS[type_] for type_ in type(error).__mro__ if type_ in _ANSWERS), _on_anything)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
@@ -281,3 +281,12 @@ def database_unavailable() -> ProblemError:
 async def _on_anything(request: Request, error: Exception) -> Response:
     logger.error("request %s failed", request.scope.get("request_id"), exc_info=error)
     return problem_response(request, ProblemError(500, "internal_error", "something went wrong on our side"))
+
+
+_ANSWERS: Mapping[type, Callable[[Request, Exception], Awaitable[Response]]] = {
+    ProblemError: _on_problem,
+    LogUnavailableError: _on_log,
+    DBAPIError: _on_database,
+    PoolTimeoutError: _on_database,
+    OSError: _on_database,
+}

@@ -171,7 +171,7 @@ class Stamp:
         self._received_at = received_at
         self._latest = latest
         self._reserved = reserved
-        self._fields = b"," + _encode({"source": source, "received_at": format_instant(received_at)})[1:]
+        self._fields = b',"source":%b,"received_at":"%b"}' % (_encode(source), format_instant(received_at).encode())
 
     def record(self, submission: Submission, sent_at: int | None = None) -> Record:
         """The record of a submission that has an id. Raises InvalidMessageError.

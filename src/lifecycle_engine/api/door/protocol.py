@@ -20,9 +20,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from lifecycle_engine.api.door.transport import Gathered
 from lifecycle_engine.api.problems import ProblemError, unread_request_response
 
 CHECK_EVERY = 1.0
+_FRAMING = 16
+"""Bytes of signs that a chunked body may have for each of its own; chunks of one byte have five."""
 
 
 class Limits(NamedTuple):
@@ -67,9 +70,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._checked = self._since
         self._got_anything = False
         self._data = b""
+        self.url = b""
+        self.headers = []
         self._head_bytes = 0
-        self._headers = 0
-        self._hosts = 0
+        self._framing_bytes = 0
         self._body_bytes = 0
         self._window_since = self._since
         self._window_bytes = 0
@@ -78,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Gathered(transport, self.loop))
         if len(self.connections) <= self._limits.connections:
             return
         # One that nobody uses makes room.
@@ -109,13 +113,20 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._got_anything = True
         self._data = data
+        cycle, before = self.cycle if self._waiting is _Waiting.BODY else None, self._body_bytes
         super().data_received(data)
         self._data = b""
         if self._waiting is _Waiting.HEAD:
-            # What has not become a header yet was not counted as one: a name or a value that does not end.
             self._head_bytes += len(data)
-            if self._head_bytes > 2 * self._limits.head_bytes + self._limits.url_bytes and self._refusal is None:
-                self._refuse(_too_large_head())
+            # What has not become a header yet was not counted as one: a name or a value that does not end.
+            most = 2 * self._limits.head_bytes + self._limits.url_bytes
+            if error := self._head_error() or (_too_large_head() if self._head_bytes > most else None):
+                self._refuse(self._refusal or error)
+        elif self._waiting is _Waiting.BODY and self.cycle is cycle:
+            self._framing_bytes += len(data) - (self._body_bytes - before)
+            # The signs of a chunk may be some times what is in it, but neither they nor a trailer go on for ever.
+            if self._framing_bytes > 2 * self._limits.head_bytes + _FRAMING * self._body_bytes:
+                self._refuse(self._refusal or _too_large_head())
         elif self._waiting is _Waiting.NOTHING and self.timeout_keep_alive_task is None and not self.closing:
             # Line ends before a request, which the parser passes over; uvicorn has stopped its clock for them.
             self._wait_for(_Waiting.HEAD)
@@ -124,37 +135,39 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._waiting is not _Waiting.HEAD:
             self._wait_for(_Waiting.HEAD)
-        self._head_bytes = self._headers = self._hosts = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > self._limits.url_bytes:
-            detail = f"the address has more than {self._limits.url_bytes // 1024} KiB"
-            raise self._noted(ProblemError(414, "too_large", detail))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        self._headers += 1
-        if self._headers > self._limits.headers or self._head_bytes > self._limits.head_bytes:
-            raise self._noted(_too_large_head())
-        if self._waiting is _Waiting.BODY:
-            return  # A trailer comes when the head has been read and judged; it must not change that.
-        if len(name) == 4 and name.lower() == b"host":
-            self._hosts += 1
-        super().on_header(name, value)
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
-            raise self._noted(ProblemError(400, "malformed_http", "this is answered in HTTP/1.1 only"))
-        if self._hosts != 1 and (self._hosts > 1 or self.parser.get_http_version() == "1.1"):
-            raise self._noted(ProblemError(400, "ambiguous_host", "send one Host"))
+        if error := self._head_error() or self._ambiguity():
+            raise self._noted(error)
         if self._is_upgrade():
             return  # The parser stops here; see below.
         super().on_headers_complete()
+        # A trailer comes when the head has been read and judged; it must not change that.
+        self.headers = []
         if self.expect_100_continue or self.parser.should_upgrade():
             # Whether a body follows what is refused without it is the client's choice.
             self.cycle.keep_alive = False
         self._wait_for(_Waiting.BODY)
+
+    def _head_error(self) -> ProblemError | None:
+        """Whether as much of a head as is there is too much of it."""
+        limits = self._limits
+        if self._head_bytes + len(self._data) <= limits.head_bytes and len(self.headers) <= limits.headers:
+            return None
+        if len(self.url) > limits.url_bytes:
+            return ProblemError(414, "too_large", f"the address has more than {limits.url_bytes // 1024} KiB")
+        is_large = sum([len(name) + len(value) + 4 for name, value in self.headers]) > limits.head_bytes
+        return _too_large_head() if is_large or len(self.headers) > limits.headers else None
+
+    def _ambiguity(self) -> ProblemError | None:
+        """Whether a head that is complete can be understood in more than one way."""
+        version, hosts = self.parser.get_http_version(), [name for name, _ in self.headers].count(b"host")
+        if version != "1.1" and version != "1.0":
+            return ProblemError(400, "malformed_http", "this is answered in HTTP/1.1 only")
+        if hosts != 1 and (hosts > 1 or version == "1.1"):
+            return ProblemError(400, "ambiguous_host", "send one Host")
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -167,7 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle.response_complete and not self.pipeline:
             self._rest()
         else:
-            self._wait_for(_Waiting.ANSWER)
+            self._waiting = _Waiting.ANSWER
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -254,7 +267,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _wait_for(self, what: _Waiting) -> None:
         self._waiting = what
         self._since = self._window_since = self.loop.time()
-        self._body_bytes = self._window_bytes = 0
+        self._body_bytes = self._window_bytes = self._framing_bytes = 0
 
     def _rest(self) -> None:
         """Waits for the next request, for as long as a connection may be idle."""

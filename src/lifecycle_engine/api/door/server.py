@@ -46,6 +46,8 @@ class HttpServer:
             access_log=False,
             server_header=False,
             date_header=False,
+            # Nobody asks where a request came from.
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACE,
             lifespan="on",
             # It is called like the class that uvicorn wants.

@@ -99,17 +99,25 @@ class KafkaAppender:
         return [outcome is True for outcome in outcomes]
 
     async def _outcomes(self, records: Sequence[Record]) -> list[bool | None]:
-        partitions = self._partitions
+        if len(records) == 1:
+            # What most requests bring, for which all the rest would only be in the way.
+            alone = self._put(records[0])
+            return [None if alone is None else await alone.waiter()]
         batches: list[_Batch | None] = []
         waiters: dict[_Batch | None, asyncio.Future[bool | None]] = {}
         for record in records:
-            batch = partitions[(_hash_of_key(record.key) & 0x7FFFFFFF) % len(partitions)].put(record)
+            batch = self._put(record)
             batches.append(batch)
             if batch is not None and batch not in waiters:
                 waiters[batch] = batch.waiter()
         for waiter in waiters.values():
             await waiter
         return [None if batch is None else waiters[batch].result() for batch in batches]
+
+    def _put(self, record: Record) -> _Batch | None:
+        """The batch that a record will go with; None where its partition takes nothing now."""
+        hashed: int = _hash_of_key(record.key)
+        return self._partitions[(hashed & 0x7FFFFFFF) % len(self._partitions)].put(record)
 
     async def ready(self) -> bool:
         connection = self._connection
