@@ -134,10 +134,10 @@ class _Folding:
     def is_worth_keeping(self, facts: int) -> bool:
         """States that carry much are kept rarely, so that checkpoints never outgrow the facts by far."""
         entries = sum(
-            len(journey.totals[index][0])
+            measure.held(journey.totals[index])
             for key, timeline in self._definitions.items()
             for journey in self._journeys.get(key, {}).values()
-            for index, _ in timeline[journey.epoch].definition.windows
+            for index, measure in timeline[journey.epoch].definition.windows
         )
         journeys = sum(map(len, self._journeys.values()))
         return facts % (CHECKPOINT_EVERY << ((entries + 8 * journeys) // 256).bit_length()) == 0

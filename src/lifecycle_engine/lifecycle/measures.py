@@ -1,26 +1,26 @@
 """Measures: per-journey figures folded from touchpoints.
 
-Each kind has a total — a plain value that msgpack and JSON can carry — a way to take one touchpoint in, and a way to
-read it. A total depends on the touchpoints it has taken in and, with `within`, on the instant up to which what has left
+Each kind has a total — a plain value that msgpack and JSON can carry, or a window — a way to take one touchpoint in,
+and a way to read it. A total depends on the touchpoints it has taken in and, with `within`, on the instant up to which what has left
 the window was let go; on nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from lifecycle_engine.lifecycle.guards import ValueType
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from lifecycle_engine.lifecycle.windows import Window
 
 Total = Any
 """int (count) · [numerator, shift] (sum) · [] or [value] (min, max, first, last).
 
-With `within`: [instants, values, sum], the instants of what is in the window in their order, the values beside them
-(none for a count), and for a sum its total. It grows with what happens within a window, and so does what it costs.
+With `within`: a Window, or what was carried of one: [instants, values, sum], the instants of what is in the window in
+their order, the values beside them (none for a count), and for a sum its total.
 
 A numerator beyond 64 bits is kept as hexadecimal text, since binary JSON has no larger integers.
 """
@@ -62,7 +62,7 @@ class Measure:
     @property
     def empty(self) -> Total:
         if self.within is not None:
-            return [[], [], [0, 0]]
+            return Window([], [], [0, 0])
         if self.kind is MeasureKind.COUNT:
             return 0
         return [0, 0] if self.kind is MeasureKind.SUM else []
@@ -73,7 +73,7 @@ class Measure:
         A total is never changed, only replaced.
         """
         if self.within is not None:
-            return self._take_in(total, touchpoint)
+            return self._take_in(_window(total), touchpoint)
         if self.kind is MeasureKind.COUNT:
             return total + 1
         value = self._value(touchpoint)
@@ -94,25 +94,30 @@ class Measure:
     def let_go(self, total: Total, at: int) -> Total:
         """The total of a window as of an instant, which must not lie before the last one that was asked for."""
         assert self.within is not None
-        instants, values, whole = total
-        gone = bisect_right(instants, at - self.within)
+        window = _window(total)
+        gone = window.until(at - self.within)
         if not gone:
-            return total
+            return window
+        whole = window.whole
         if self.kind is MeasureKind.SUM:
-            for value in values[:gone]:
+            for value in window.head(gone):
                 whole = _plus(whole, -float(value))
-        return [instants[gone:], values[gone:], whole]
+        return window.without(gone, whole)
 
     def next_end(self, total: Total) -> int | None:
         """When the next touchpoint will leave the window."""
         assert self.within is not None
-        return total[0][0] + self.within if total[0] else None
+        window = _window(total)
+        return window.first_instant + self.within if window else None
 
     def ends_at(self, total: Total, at: int) -> bool:
         """Whether a touchpoint leaves the window at this very instant."""
         assert self.within is not None
-        index = bisect_right(total[0], at - self.within) - 1
-        return index >= 0 and total[0][index] + self.within == at
+        return _window(total).holds(at - self.within)
+
+    def held(self, total: Total) -> int:
+        """How many entries a window has."""
+        return len(_window(total))
 
     def read(self, total: Total) -> Any:
         """The figure: an int, a double, whatever value is there, or None where there is none yet."""
@@ -122,35 +127,33 @@ class Measure:
             if self.kind is MeasureKind.SUM:
                 return _rounded(total)
             return total[0] if total else None
-        instants, values, whole = total
+        window = _window(total)
         if self.kind is MeasureKind.COUNT:
-            return len(instants)
+            return len(window)
         if self.kind is MeasureKind.SUM:
-            return _rounded(whole)
-        if not values:
+            return _rounded(window.whole)
+        if not window:
             return None
         if self.kind is MeasureKind.FIRST:
-            return values[0]
+            return window.first_value
         if self.kind is MeasureKind.LAST:
-            return values[-1]
-        return min(values) if self.kind is MeasureKind.MIN else max(values)
+            return window.last_value
+        return min(window.values) if self.kind is MeasureKind.MIN else max(window.values)
 
     def has_value(self, total: Total) -> bool:
         """False where naming the measure in a guard must err."""
         if self.kind in (MeasureKind.COUNT, MeasureKind.SUM):
             return True
-        return bool(total if self.within is None else total[1])
+        return bool(total if self.within is None else _window(total))
 
-    def _take_in(self, total: Total, touchpoint: Touchpoint) -> Total:
-        instants, values, whole = total
-        if self.kind is not MeasureKind.COUNT:
-            value = self._value(touchpoint)
-            if value is _MISSING:
-                return total
-            values = [*values, value]
-            if self.kind is MeasureKind.SUM:
-                whole = _plus(whole, float(value))
-        return [[*instants, touchpoint.occurred_at], values, whole]
+    def _take_in(self, window: Window, touchpoint: Touchpoint) -> Window:
+        if self.kind is MeasureKind.COUNT:
+            return window.counting(touchpoint.occurred_at)
+        value = self._value(touchpoint)
+        if value is _MISSING:
+            return window
+        whole = _plus(window.whole, float(value)) if self.kind is MeasureKind.SUM else window.whole
+        return window.taking(touchpoint.occurred_at, value, whole)
 
     def _value(self, touchpoint: Touchpoint) -> Any:
         """What the measure takes of a touchpoint of its types; the marker where there is nothing for it."""
@@ -160,6 +163,10 @@ class Measure:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return _MISSING
         return value if self.kind is not MeasureKind.SUM or _is_double(value) else _MISSING
+
+
+def _window(total: Total) -> Window:
+    return total if type(total) is Window else Window.of(total)
 
 
 def value_at(touchpoint: Touchpoint, path: tuple[str, ...]) -> Any:

@@ -7,11 +7,12 @@ not derived, so they are kept apart from it, in a format that stays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from lifecycle_engine.lifecycle.journeys import CustomerState
+from lifecycle_engine.lifecycle.windows import Window
 
 FORMAT = b"\x02"
 """The first byte. Raise it whenever CustomerState or the meaning of anything in it changes.
@@ -35,7 +36,14 @@ class Told(NamedTuple):
 Announced = dict[str, dict[str | None, dict[int, Told]]]
 """Lifecycle -> subject -> rule -> what was announced of it."""
 
-_encode = msgspec.msgpack.Encoder().encode
+
+def _plain(total: Any) -> Any:
+    if isinstance(total, Window):
+        return total.plain
+    raise NotImplementedError(f"nothing carries {type(total).__name__}")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 _decode_state = msgspec.msgpack.Decoder(CustomerState).decode
 _decode_sequences = msgspec.msgpack.Decoder(Sequences).decode
 _decode_announced = msgspec.msgpack.Decoder(Announced).decode
