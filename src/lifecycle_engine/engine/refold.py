@@ -6,6 +6,7 @@ there the fold begins at the beginning.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -110,40 +111,58 @@ def _since(base: CustomerState) -> int:
 
 
 def _refold(
-    definitions: Definitions, base: CustomerState, upto: Place, facts: Iterable[StoredFact], lines: Sequence[Line]
+    definitions: Definitions, base: CustomerState, upto: Place, facts: list[StoredFact], lines: Sequence[Line]
 ) -> Refold:
     begin = _begin(base)
-    standing = sorted((line for line in lines if line.event.place > begin), key=lambda line: line.event.order)
-    opened = sorted((line.event for line in lines if line.event.place <= begin), key=lambda event: event.order)
+    facts.sort()
+    first, last = (bisect_right(facts, place, key=lambda fact: fact.place) for place in (begin, upto))
+    standing = sorted((line for line in lines if _is_after(line.event, begin)), key=lambda line: line.event.order)
+    opened = sorted((line.event for line in lines if not _is_after(line.event, begin)), key=lambda event: event.order)
     # What was due had been worked through up to there, and has to be again.
     until = standing[-1].event.at if upto == END and standing else upto.occurred_at
-    events: dict[Event, None] = {}
+    events: list[Event] = []
     checkpoints: list[CustomerState] = []
     state = fold(
         definitions,
-        folded(fact for fact in facts if begin < fact.place <= upto),
+        folded(facts[first:last]),
         base,
-        events.setdefault,
+        events.append,
         checkpoints.append,
         until=None if until == END.occurred_at else until,
     )
-    stood = {line.event for line in standing}
+    superseded, added = _differences(standing, events)
     return Refold(
         base=base,
         before=[line.event for line in standing if line.event.is_stay],
         state=state,
-        superseded=[line for line in standing if line.event not in events],
-        added=[event for event in events if event not in stood],
-        events=list(events),
+        superseded=superseded,
+        added=added,
+        events=events,
         checkpoints=checkpoints,
         openings=[*opened, *events],
     )
 
 
+def _is_after(event: Event, place: Place) -> bool:
+    return event.at > place.occurred_at or (event.at == place.occurred_at and event.place > place)
+
+
+def _differences(standing: Sequence[Line], events: Sequence[Event]) -> tuple[list[Line], list[Event]]:
+    """The lines that are no more so, and what is so and was not."""
+    pairs = list(zip(standing, events, strict=False))
+    head = next((n for n, (line, event) in enumerate(pairs) if line.event != event), len(pairs))
+    # Mostly it is one line in the midst of many: what is the same at both ends need not be looked for.
+    ends = list(zip(reversed(standing[head:]), reversed(events[head:]), strict=False))
+    tail = next((n for n, (line, event) in enumerate(ends) if line.event != event), len(ends))
+    gone, come = standing[head : len(standing) - tail], events[head : len(events) - tail]
+    stood, stands = {line.event for line in gone}, set(come)
+    return [line for line in gone if line.event not in stands], [event for event in come if event not in stood]
+
+
 def folded(facts: Iterable[StoredFact]) -> list[Touchpoint]:
     """Facts as the fold takes them, in its order; without those that decide only who belongs to whom."""
-    ordered = sorted((fact for fact in facts if is_folded(fact.type)), key=lambda fact: fact.place)
     return [
-        Touchpoint(fact.id, fact.source, fact.type, fact.occurred_at, None, fact.anonymous_id, *decode_body(fact.body))
-        for fact in ordered
+        Touchpoint(id_, source, type_, occurred_at, None, anonymous_id, *decode_body(body))
+        for occurred_at, id_, source, _, type_, anonymous_id, body in sorted(facts)
+        if is_folded(type_)
     ]

@@ -259,7 +259,7 @@ class Compilation:
         named = [rule.types for rule in rules] + [measure.types for measure in measures]
         named += [timer.without for _, timer in timers]
         types = frozenset[str]().union(*(types for types in named if types))
-        by_type = {type_: _concerned(type_, rules, measures, timers) for type_ in (*types, "")}
+        by_type = {type_: _concerned(type_, rules, conditions, measures, timers) for type_ in (*types, "")}
         asked = {name for guard in guards for name in mentioned(guard.source, names)}
         watched = {name for rule in conditions for guard in rule.when for name in mentioned(guard.source, names)}
         windows = tuple((n, measure) for n, measure in enumerate(measures) if measure.within is not None)
@@ -534,10 +534,16 @@ def closest(word: str, choices: Sequence[str]) -> str | None:
 
 
 def _concerned(
-    type_: str, rules: Sequence[Rule], measures: Sequence[Measure], timers: Sequence[tuple[Rule, Timer]]
+    type_: str,
+    rules: Sequence[Rule],
+    conditions: tuple[Rule, ...],
+    measures: Sequence[Measure],
+    timers: Sequence[tuple[Rule, Timer]],
 ) -> _Concerned:
+    matching = tuple(rule for rule in rules if rule.is_condition or (rule.types is not None and type_ in rule.types))
     return _Concerned(
-        tuple(rule for rule in rules if rule.is_condition or (rule.types is not None and type_ in rule.types)),
+        # Where it is only them, the very same: what they have just been asked needs not be asked again.
+        conditions if len(matching) == len(conditions) else matching,
         tuple((n, measure) for n, measure in enumerate(measures) if measure.types is None or type_ in measure.types),
         frozenset(n for n, (_, timer) in enumerate(timers) if timer.is_reset_by(type_)),
     )

@@ -51,12 +51,19 @@ def judge(rules: Sequence[Rule], situation: Situation) -> Decision | None:
     The rules are those that the occasion concerns: whether `on` matches has been looked up.
     """
     definition, stage = situation.definition, situation.stage
+    values = None
     for rule in rules:
         if rule.origins is not None and stage not in rule.origins:
             continue
         if rule.when:
-            values = situation.values
-            if not all([guard.holds(values) for guard in rule.when]):
+            if values is None:
+                values = situation.values
+            holds = True
+            for guard in rule.when:
+                # All of them, so that what errs is counted the same whatever comes before it.
+                if not guard.holds(values):
+                    holds = False
+            if not holds:
                 continue
         if rule.to == stage and not rule.reenter:
             return None
@@ -94,19 +101,21 @@ def fold(
     would write an untrue history.
     """
     folding = _Folding(definitions, state, tell, judge)
-    place, facts = state.place, state.facts
+    facts = state.facts
+    # Not yet as a Place: few of them are asked for.
+    place: tuple[int, str, str] | None = state.place
     for touchpoint in touchpoints:
-        before, place = place, touchpoint.place
+        before, place = place, (touchpoint.occurred_at, touchpoint.id, touchpoint.source)
         if before is not None and place <= before:
-            raise ValueError(f"{place} does not sort after {before}")
+            raise ValueError(f"{Place(*place)} does not sort after {before}")
         facts += 1
-        folding.work_through(place.occurred_at)
+        folding.work_through(touchpoint.occurred_at)
         folding.take(touchpoint)
         if checkpoint is not None and facts % CHECKPOINT_EVERY == 0 and folding.is_worth_keeping(facts):
-            checkpoint(folding.state(place, facts, is_final=False))
+            checkpoint(folding.state(Place(*place), facts, is_final=False))
     if until is not None and (last := folding.work_through(until)) is not None:
-        place = Place(last, "", "")
-    return folding.state(place, facts)
+        place = (last, "", "")
+    return folding.state(None if place is None else Place(*place), facts)
 
 
 class _Folding:
@@ -246,9 +255,11 @@ class _Folding:
                 self._override(fact)
             return
         for key, timeline in self._definitions.items():
-            subject = subject_of(timeline[0].definition, fact)
-            if subject is NO_SUBJECT:
-                continue
+            subject = None
+            if timeline[0].definition.subject_path is not None:
+                subject = subject_of(timeline[0].definition, fact)
+                if subject is NO_SUBJECT:
+                    continue
             subjects = self._journeys.get(key)
             journey = subjects.get(subject) if subjects else None
             after = self._take(timeline, subject, journey, fact)
@@ -287,13 +298,8 @@ class _Folding:
                 taken[index] = measure.take(taken[index], fact)
             totals = tuple(taken)
         decision = None
-        if concerned.rules and not self._is_idle(definition, subject, concerned.rules, stage, totals):
-            situation = Situation(active, subject, at, Phase.FACT, stage, journey, totals, self._traits, fact)
-            errors = definition.compiler.errors
-            decision = self._judge(concerned.rules, situation)
-            # Where a guard has erred, it is asked each time: how often it does so must not depend on batches.
-            if decision is None and not definition.names and definition.compiler.errors == errors:
-                self._idle[definition.key, subject] = concerned.rules, stage, totals
+        if concerned.rules:
+            decision = self._ask(concerned.rules, active, subject, at, Phase.FACT, stage, journey, totals, fact, fact)
         if decision is None or decision.refusal is not None:
             target, moved = stage, None
         else:
@@ -313,14 +319,33 @@ class _Folding:
             self._tell(_refusal(active, subject, at, stage, decision, cause, fact, Phase.FACT))
         return _settled(timeline, journey, after, at, fact.type, concerned.resets, fact)
 
-    def _is_idle(
-        self, definition: Definition, subject: str | None, rules: Sequence[Rule], stage: str, totals: tuple[Total, ...]
-    ) -> bool:
-        """Whether these rules have been seen to decide nothing in just this situation."""
-        if definition.names or self._judge is not judge:
-            return False
-        known = self._idle.get((definition.key, subject))
-        return known is not None and known[0] is rules and known[1] == stage and known[2] is totals
+    def _ask(
+        self,
+        rules: Sequence[Rule],
+        active: ActiveDefinition,
+        subject: str | None,
+        at: int,
+        phase: Phase,
+        stage: str,
+        journey: JourneyState | None,
+        totals: tuple[Total, ...],
+        touchpoint: Touchpoint | None,
+        fact: Touchpoint | None,
+    ) -> Decision | None:
+        """What rules decide; without asking where they have been seen to decide nothing in just this situation."""
+        definition = active.definition
+        may_be_idle = not definition.names and self._judge is judge
+        if may_be_idle:
+            known = self._idle.get((definition.key, subject))
+            if known is not None and known[0] is rules and known[1] == stage and known[2] is totals:
+                return None
+        errors = definition.compiler.errors
+        situation = Situation(active, subject, at, phase, stage, journey, totals, self._traits, touchpoint, fact)
+        decision = self._judge(rules, situation)
+        # Where a guard has erred, it is asked each time: how often it does so must not depend on batches.
+        if may_be_idle and decision is None and definition.compiler.errors == errors:
+            self._idle[definition.key, subject] = rules, stage, totals
+        return decision
 
     def _identify(self, fact: Touchpoint) -> None:
         """13: traits are the last values by event time; 6: then the conditions are judged."""
@@ -391,10 +416,7 @@ class _Folding:
         if not rules:
             return journey
         active = timeline[journey.epoch]
-        situation = Situation(
-            active, subject, at, phase, journey.stage, journey, journey.totals, self._traits, None, fact
-        )
-        decision = self._judge(rules, situation)
+        decision = self._ask(rules, active, subject, at, phase, journey.stage, journey, journey.totals, None, fact)
         if decision is None:
             return journey
         cause = _cause(active.definition, decision, "condition")
@@ -587,7 +609,7 @@ def next_timer(definition: Definition, journey: JourneyState) -> tuple[Rule, Tim
 def as_of(definition: Definition, journey: JourneyState, at: int) -> JourneyState:
     """Lets go of what has left the windows by this instant."""
     totals = _let_go(definition, journey.totals, at)
-    return journey if totals is journey.totals else journey._replace(totals=totals)
+    return journey if totals is journey.totals else _with(journey, totals)
 
 
 def _let_go(definition: Definition, totals: tuple[Total, ...], at: int) -> tuple[Total, ...]:

@@ -1,8 +1,8 @@
 """Measures: per-journey figures folded from touchpoints.
 
 Each kind has a total — a plain value that msgpack and JSON can carry, or a window — a way to take one touchpoint in,
-and a way to read it. A total depends on the touchpoints it has taken in and, with `within`, on the instant up to which what has left
-the window was let go; on nothing else.
+and a way to read it. A total depends on the touchpoints it has taken in and, with `within`, on the instant up to which
+what has left the window was let go; on nothing else.
 """
 
 from __future__ import annotations

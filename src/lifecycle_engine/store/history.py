@@ -61,9 +61,13 @@ async def visible_lines(connection: AsyncConnection, starts: Sequence[tuple[int,
 
 def line_of(row: Sequence[Any]) -> Line:
     """A row of (customer, recorded_at, number, the event's columns, superseded_at)."""
-    customer, recorded_at, number, *values, superseded_at = row
-    skipped = tuple(values[6].split()) if values[6] else ()
-    return Line(customer, recorded_at, number, Event._make((*values[:6], skipped, *values[7:])), superseded_at)
+    (customer, recorded_at, number, lifecycle, subject, at, stage, origin, move, skipped,
+     cause, rule, touchpoint, source, definition_version, reason, phase, superseded_at) = row  # fmt: skip
+    event = Event(
+        lifecycle, subject, at, stage, origin, move, tuple(skipped.split()) if skipped else (),
+        cause, rule, touchpoint, source, definition_version, reason, phase,
+    )  # fmt: skip
+    return Line(customer, recorded_at, number, event, superseded_at)
 
 
 def _values(event: Event) -> tuple[Any, ...]:

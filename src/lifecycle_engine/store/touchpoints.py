@@ -30,6 +30,25 @@ class TouchpointRow(NamedTuple):
     muted: bool
 
 
+class StoredFact(NamedTuple):
+    """What the fold needs of a stored fact; the body is decoded by whoever folds it.
+
+    Facts sort by themselves into the order of the fold: what stands first in them is their place.
+    """
+
+    occurred_at: int
+    id: str
+    source: str
+    customer: int
+    type: str
+    anonymous_id: str | None
+    body: bytes
+
+    @property
+    def place(self) -> Place:
+        return Place(self.occurred_at, self.id, self.source)
+
+
 def is_touchpoint(facts: FromClause) -> ColumnElement[bool]:
     """Whether facts are touchpoints, by the reserved beginning of the others' types."""
     return ~facts.c.type.startswith(RESERVED)
@@ -40,6 +59,7 @@ NOBODY = 0
 ABSENT = "$absent"
 """The type of what stands in for a fact that was retracted before it came."""
 _COLUMNS = TouchpointRow._fields
+_FACT = ", ".join(f"touchpoint.{name}" for name in StoredFact._fields)
 _ADD = Statement(
     "INSERT INTO touchpoint ({names}) SELECT {names} FROM {given} WHERE true ON CONFLICT DO NOTHING "
     "RETURNING source, id",
@@ -71,8 +91,7 @@ _LATE = Statement(
     ["source", "id"],
 )
 _FROM = Statement(
-    "SELECT touchpoint.customer, touchpoint.id, touchpoint.source, touchpoint.type, touchpoint.occurred_at, "
-    "touchpoint.anonymous_id, touchpoint.body FROM {given} JOIN touchpoint "
+    f"SELECT {_FACT} FROM {{given}} JOIN touchpoint "
     "ON touchpoint.customer = given.customer AND touchpoint.occurred_at >= given.occurred_at "
     "WHERE touchpoint.retracted_at IS NULL",
     touchpoint,
@@ -88,8 +107,7 @@ _KNOWN_BEFORE = Statement(
 _RETRACT = Statement(
     "UPDATE touchpoint SET retracted_at = given.retracted_at FROM {given} WHERE touchpoint.source = given.source "
     f"AND touchpoint.id = given.id AND touchpoint.retracted_at IS NULL AND touchpoint.type <> '{RETRACT}' "
-    "RETURNING touchpoint.source, touchpoint.id, touchpoint.customer, touchpoint.type, touchpoint.occurred_at, "
-    "touchpoint.anonymous_id, touchpoint.body",
+    f"RETURNING {_FACT}",
     touchpoint,
     ["source", "id", "retracted_at"],
 )
@@ -110,28 +128,10 @@ _TAKE_PLACE = Statement(
     _COLUMNS,
 )
 _FIND = Statement(
-    "SELECT touchpoint.source, touchpoint.id, touchpoint.customer, touchpoint.type, touchpoint.occurred_at, "
-    "touchpoint.anonymous_id, touchpoint.body FROM {given} JOIN touchpoint "
-    "ON touchpoint.source = given.source AND touchpoint.id = given.id",
+    f"SELECT {_FACT} FROM {{given}} JOIN touchpoint ON touchpoint.source = given.source AND touchpoint.id = given.id",
     touchpoint,
     ["source", "id"],
 )
-
-
-class StoredFact(NamedTuple):
-    """What the fold needs of a stored fact; the body is decoded by whoever folds it."""
-
-    customer: int
-    id: str
-    source: str
-    type: str
-    occurred_at: int
-    anonymous_id: str | None
-    body: bytes
-
-    @property
-    def place(self) -> Place:
-        return Place(self.occurred_at, self.id, self.source)
 
 
 async def add_touchpoints(connection: AsyncConnection, rows: Sequence[TouchpointRow]) -> set[tuple[str, str]]:
@@ -167,8 +167,7 @@ async def retract(connection: AsyncConnection, ids: Sequence[tuple[str, str, int
     # In one order, so that two transactions that name the same ids wait for each other and never in a circle.
     ordered = sorted(ids)
     await _STAND_IN(connection, [(source, id_, at, b"", False) for source, id_, at in ordered])
-    rows = await _RETRACT(connection, ordered)
-    return [StoredFact(customer, id_, source, *rest) for source, id_, customer, *rest in rows]
+    return list(map(StoredFact._make, await _RETRACT(connection, ordered)))
 
 
 async def take_place(connection: AsyncConnection, rows: Sequence[TouchpointRow]) -> None:
@@ -178,13 +177,12 @@ async def take_place(connection: AsyncConnection, rows: Sequence[TouchpointRow])
 
 async def find_facts(connection: AsyncConnection, ids: Iterable[tuple[str, str]]) -> list[StoredFact]:
     """The facts that are stored under these (source, id)."""
-    rows = await _FIND(connection, sorted(set(ids)))
-    return [StoredFact(customer, id_, source, *rest) for source, id_, customer, *rest in rows]
+    return list(map(StoredFact._make, await _FIND(connection, sorted(set(ids)))))
 
 
 async def facts_from(connection: AsyncConnection, starts: Sequence[tuple[int, int]]) -> list[StoredFact]:
     """All facts that count of each (customer, from instant on), in no order."""
-    return [StoredFact(*row) for row in await _FROM(connection, starts)]
+    return list(map(StoredFact._make, await _FROM(connection, starts)))
 
 
 async def known_before(connection: AsyncConnection, customers: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
