@@ -17,6 +17,7 @@ from lifecycle_engine.engine.batch import apply_batch
 from lifecycle_engine.lifecycle.fold import Definitions, fold
 from lifecycle_engine.lifecycle.journeys import UNKNOWN, CustomerState
 from lifecycle_engine.lifecycle.touchpoints import Touchpoint
+from lifecycle_engine.roles.process import collect_rarely
 from lifecycle_engine.store.states import decode_state, encode_state
 from tests.record import LOG, Feed, deliveries, message, record
 
@@ -55,6 +56,7 @@ class Refolds:
     def run(self, progress: Progress) -> list[Section]:
         """Raises BenchError if a touchpoint that came late was not taken for one."""
         touchpoints = life(TOUCHPOINTS, HOUR)
+        collect_rarely()  # As in every process of the engine.
         for _ in range(self._rounds):
             for lifecycle in LIFECYCLES:
                 progress.doing(f"re-fold: {lifecycle}, in this process")

@@ -126,11 +126,15 @@ async def _runners(parts: Parts, roles: Sequence[str]) -> list[Runner]:
     return runners
 
 
-async def _run_all(runners: Sequence[Runner], stop: asyncio.Event) -> None:
-    # What has been loaded by now stays; the collector need not look at it again.
+def collect_rarely() -> None:
+    """What has been loaded by now stays; the collector need not look at it again, nor at the rest at every turn."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+async def _run_all(runners: Sequence[Runner], stop: asyncio.Event) -> None:
+    collect_rarely()
     async with asyncio.TaskGroup() as group:
         for runner in runners:
             group.create_task(_run(runner, stop), name=runner.name)
