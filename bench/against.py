@@ -1,15 +1,16 @@
 """This code beside that of another checkout, under the same loads: `python -m bench --against CHECKOUT`.
 
-The two take turns, a round's second beginning where its first ended, and who comes first changes. Each runs on
-databases that it has migrated itself, with the lifecycle that its own first start makes active. What they share is the
-load, the servers, and the libraries that are installed here.
+Both are up at once and take turns under each load, one, the other, the other, the one, so that what the machine does
+meanwhile is done to both; who begins changes with the rounds. Each runs on databases that it has migrated itself, with
+the lifecycle that its own first start makes active. What they share is the load, the servers, and the libraries that
+are installed here.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from bench.load import Load, touchpoint
 from bench.processes import REPOSITORY, BenchError, Servers
 from bench.progress import Progress
 from bench.report import Section, microseconds, rate, ratio
-from bench.targets import engine, fill, migrated, worker
+from bench.targets import Target, engine, fill, migrated, worker
 from bench.throughput import drive_target
 from bench.worker import watch
 
@@ -35,7 +36,7 @@ class Taken(NamedTuple):
 
 
 class Against:
-    """Each round puts every load on both, then lets a worker of each go through the same full topic."""
+    """Each round puts every load twice on both, then lets a worker of each go through the same full topic."""
 
     def __init__(self, servers: Servers, template: str, *, rounds: int, quick: bool, other: Path) -> None:
         if not (other / "src" / "lifecycle_engine").is_dir():
@@ -43,13 +44,13 @@ class Against:
         self._servers = servers
         self._rounds = rounds
         self._code = {"this code": REPOSITORY / "src", "the other": other.resolve() / "src"}
-        batched, single, self._alone = (20_000, 6_000, 20_000) if quick else (40_000, 20_000, 50_000)
+        batched, single, self._alone = (20_000, 6_000, 20_000) if quick else (40_000, 10_000, 50_000)
         self._loads = [Load(n, each, racing) for n, each in ((batched, 100), (single, 1)) for racing in (False, True)]
         self._taken: dict[tuple[str, str], list[Taken]] = defaultdict(list)
 
     @property
     def steps(self) -> int:
-        return 2 * self._rounds * (len(self._loads) + 1)
+        return 2 * self._rounds * (2 * len(self._loads) + 1)
 
     def run(self, progress: Progress) -> list[Section]:
         """Raises BenchError if either fails or loses a touchpoint."""
@@ -57,10 +58,9 @@ class Against:
             progress.doing("the worker alone: filling the topic")
             uvloop.run(fill(self._servers, topic, (touchpoint("alone", number) for number in range(self._alone))))
             for number in range(self._rounds):
-                names = list(self._code)
-                for name in names if number % 2 == 0 else reversed(names):
-                    self._under_loads(name, templates[name], progress)
-                for name in names if number % 2 == 0 else reversed(names):
+                names = list(self._code) if number % 2 == 0 else list(reversed(self._code))
+                self._under_loads(names, templates, progress)
+                for name in names:
                     self._on_its_own(name, templates[name], topic, progress)
         header = ["", "", "queryable/s, or applied", "of the other", "CPU µs each", "of the other"]
         rows = [self._row(what, name) for what in (*map(str, self._loads), ALONE) for name in self._code]
@@ -72,19 +72,28 @@ class Against:
         with migrated(self._servers, this) as mine, migrated(self._servers, other) as theirs:
             yield dict(zip(self._code, (mine, theirs), strict=True))
 
-    def _under_loads(self, name: str, template: str, progress: Progress) -> None:
-        progress.doing(f"{name}: starting")
-        with engine(self._servers, template, source=self._code[name]) as target:
+    def _under_loads(self, names: Sequence[str], templates: Mapping[str, str], progress: Progress) -> None:
+        progress.doing("starting both")
+        with ExitStack() as stack:
+            targets = {
+                name: stack.enter_context(engine(self._servers, templates[name], source=self._code[name]))
+                for name in names
+            }
             for load in WARM_UP:
-                drive_target(name, target, load, progress)
+                for name in names:
+                    drive_target(name, targets[name], load, progress)
             for load in self._loads:
-                self._servers.settle()
-                before = self._servers.cpu_seconds()
-                figures = drive_target(name, target, load, progress)
-                after = self._servers.cpu_seconds()
-                cpu = None if before is None or after is None else (after - before) / load.touchpoints
-                self._taken[str(load), name].append(Taken(figures.queryable_rate, cpu))
-                progress.done(f"{name}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
+                for name in (*names, *reversed(names)):
+                    self._put(load, name, targets[name], progress)
+
+    def _put(self, load: Load, name: str, target: Target, progress: Progress) -> None:
+        self._servers.settle()
+        before = self._servers.cpu_seconds()
+        figures = drive_target(name, target, load, progress)
+        after = self._servers.cpu_seconds()
+        cpu = None if before is None or after is None else (after - before) / load.touchpoints
+        self._taken[str(load), name].append(Taken(figures.queryable_rate, cpu))
+        progress.done(f"{name}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
 
     def _on_its_own(self, name: str, template: str, topic: str, progress: Progress) -> None:
         with self._servers.database(template) as database:
