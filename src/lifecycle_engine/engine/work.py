@@ -47,8 +47,8 @@ class Task(NamedTuple):
 
 class _Plan(NamedTuple):
     task: Task
-    late: list[Fact]
-    ordered: list[Fact]
+    late: Sequence[Fact]
+    ordered: Sequence[Fact]
     again: Again | None
 
 
@@ -105,11 +105,13 @@ class Work:
 
     def _planned(self, task: Task) -> _Plan:
         customer = task.customer
-        ordered = sorted(task.facts, key=lambda fact: fact.touchpoint.place)
+        ordered = task.facts
+        if len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda fact: fact.touchpoint.place)
         place = customer.state.place if customer.state is not None else None if customer.is_new else END
         if task.anew:
             place = task.upto if customer.state is not None or customer.is_new else END
-        late = [fact for fact in ordered if place is not None and fact.touchpoint.place < place]
+        late = [] if place is None else [fact for fact in ordered if fact.touchpoint.place < place]
         again = None
         if place is not None:
             is_behind = customer.state is None or customer.definitions != self._definitions.number
