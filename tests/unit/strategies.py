@@ -210,8 +210,11 @@ def _parts(rnd: Random, stages: Sequence[str], measures: Mapping[str, Any], time
     for _ in range(rnd.randint(0, 2 if measures else 4)):
         figures[f"m{len(figures)}"] = measure(rnd, timed)
 
+    # The fold does not judge again where guards ask for measures only, and they are what they were.
+    only_measures = bool(figures) and one_in(rnd, 3)
+
     def guards(event: bool = True) -> list[str]:
-        return [expression(rnd, stages, figures, event) for _ in range(rnd.choice((1, 1, 1, 2)))]
+        return [expression(rnd, stages, figures, event, only_measures) for _ in range(rnd.choice((1, 1, 1, 2)))]
 
     def stage(key: str) -> dict[str, Any]:
         return {"key": key, "requires": guards()} if one_in(rnd, 6) else {"key": key}
@@ -266,16 +269,20 @@ def windowed(rnd: Random, measure: Mapping[str, Any]) -> dict[str, Any]:
     return {**measure, "within": rnd.choice(DURATIONS)}
 
 
-def expression(rnd: Random, stages: Sequence[str], figures: Mapping[str, Any], event: bool = True) -> str:
+def expression(
+    rnd: Random, stages: Sequence[str], figures: Mapping[str, Any], event: bool = True, only_measures: bool = False
+) -> str:
     shape = rnd.choice(("{}", "{}", "{}", "{}", "!({})", "{} && {}", "{} || {}", "!({} || {})"))
-    return shape.format(comparison(rnd, stages, figures, event), comparison(rnd, stages, figures, event))
+    two = [comparison(rnd, stages, figures, event, only_measures) for _ in range(2)]
+    return shape.format(*two)
 
 
-def comparison(rnd: Random, stages: Sequence[str], figures: Mapping[str, Any], event: bool) -> str:
+def comparison(
+    rnd: Random, stages: Sequence[str], figures: Mapping[str, Any], event: bool, only_measures: bool = False
+) -> str:
     """One name compared with a literal of a type that the guard language lets it be compared with."""
-    group = rnd.choice(
-        (*(("event", "event") if event else ()), "measures", "measures", "measures", "journey", "traits")
-    )
+    others = () if only_measures else (*(("event", "event") if event else ()), "journey", "traits")
+    group = rnd.choice((*others, "measures", "measures", "measures"))
     if group == "measures" and figures:
         name = rnd.choice(sorted(figures))
         left, right = f"measures.{name}", figure(rnd, figures[name])
