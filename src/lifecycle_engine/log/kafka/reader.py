@@ -41,7 +41,7 @@ _NO_POLL_LIMIT_MS = 2**31 - 1
 _FEW = 100
 """Records: fewer of them wait for others to come along, since a transaction costs as much as dozens of touchpoints."""
 _COMPANY = 0.005
-"""Seconds for which they do: one tick of the way in."""
+"""Seconds for which they do."""
 
 logger = logging.getLogger(__name__)
 
