@@ -123,12 +123,15 @@ async def serving(app: Any, limits: Limits = LIMITS) -> AsyncIterator[int]:
 async def served(installed_sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(server, "CHECK_EVERY", 0.1)
     database = Database(installed_sqlite_url)
+    mistakes: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: mistakes.append(context))
     async with running(Silent(lambda records: [True] * len(records)), database) as app, serving(app.app) as port:
         served = Served(app, port, [])
         yield served
         for connection in served.connections:
             await connection.close()
     await database.close()
+    assert mistakes == []
 
 
 async def head_drip(connection: Connection) -> None:

@@ -116,17 +116,19 @@ class HttpProtocol(HttpToolsProtocol):
         cycle, before = self.cycle if self._waiting is _Waiting.BODY else None, self._body_bytes
         super().data_received(data)
         self._data = b""
+        if self._refusal is not None:
+            return
         if self._waiting is _Waiting.HEAD:
             self._head_bytes += len(data)
             # What has not become a header yet was not counted as one: a name or a value that does not end.
             most = 2 * self._limits.head_bytes + self._limits.url_bytes
             if error := self._head_error() or (_too_large_head() if self._head_bytes > most else None):
-                self._refuse(self._refusal or error)
+                self._refuse(error)
         elif self._waiting is _Waiting.BODY and self.cycle is cycle:
             self._framing_bytes += len(data) - (self._body_bytes - before)
             # The signs of a chunk may be some times what is in it, but neither they nor a trailer go on for ever.
             if self._framing_bytes > 2 * self._limits.head_bytes + _FRAMING * self._body_bytes:
-                self._refuse(self._refusal or _too_large_head())
+                self._refuse(_too_large_head())
         elif self._waiting is _Waiting.NOTHING and self.timeout_keep_alive_task is None and not self.closing:
             # Line ends before a request, which the parser passes over; uvicorn has stopped its clock for them.
             self._wait_for(_Waiting.HEAD)
