@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from typing import Any
 
 import pytest
+import uvicorn
+import uvloop
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from lifecycle_engine.api.door.protocol import HttpProtocol, Limits
 from lifecycle_engine.api.door.transport import MOST, Gathered
 
 
@@ -73,3 +81,47 @@ async def test_much_is_not_held_back(sent: Sent) -> None:
     assert [len(piece) for piece in sent.said] == [MOST + MOST // 2]
     await asyncio.sleep(0)
     assert sum(map(len, sent.said)) == 2 * MOST
+
+
+async def unasked(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that no request comes to."""
+
+
+class BrokenOff(HttpProtocol):
+    """A connection that the client breaks off while the answer is written, in the same turn."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits(), uvicorn.Config(unasked, log_config=None), ServerState(), {})
+        self.made, self.lost = asyncio.Event(), asyncio.Event()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.made.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.write(b"answer")
+        super().connection_lost(exc)
+        self.transport.write(b"more of it")
+        self.lost.set()
+
+
+def test_what_is_written_to_a_connection_that_is_broken_off_goes_nowhere() -> None:
+    """On the loop that serves: a transport of uvloop's does not take it then."""
+    mistakes: list[dict[str, Any]] = []
+
+    async def break_off() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: mistakes.append(context))
+        protocol = BrokenOff()
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            await protocol.made.wait()
+            # Closed like this, it is reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await protocol.lost.wait()
+        await asyncio.sleep(0.01)
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(break_off())
+    assert mistakes == []

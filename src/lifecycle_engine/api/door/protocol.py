@@ -82,7 +82,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Gathered(transport, self.loop))
+        self._gathered = Gathered(transport, self.loop)
+        super().connection_made(self._gathered)
         if len(self.connections) <= self._limits.connections:
             return
         # One that nobody uses makes room.
@@ -92,6 +93,10 @@ class HttpProtocol(HttpToolsProtocol):
         detail = f"there are {self._limits.connections} connections open already; try again"
         self._refuse(ProblemError(503, "too_many_connections", detail, headers={"Retry-After": "1"}))
         return transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gathered.lose()
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Called by uvicorn when the process is to end."""

@@ -22,8 +22,11 @@ class Gathered(asyncio.Transport):
         self._loop = loop
         self._held: list[bytes | bytearray | memoryview] = []
         self._bytes = 0
+        self._is_lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_lost:
+            return
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(data)
@@ -35,6 +38,10 @@ class Gathered(asyncio.Transport):
         if self._held:
             data, self._held, self._bytes = b"".join(self._held), [], 0
             self._transport.write(data)
+
+    def lose(self) -> None:
+        """The connection is no more, and what is written goes nowhere; uvloop's transport would raise RuntimeError."""
+        self._held, self._bytes, self._is_lost = [], 0, True
 
     def write_eof(self) -> None:
         self._flush()
