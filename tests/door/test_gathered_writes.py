@@ -125,3 +125,30 @@ def test_what_is_written_to_a_connection_that_is_broken_off_goes_nowhere() -> No
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(break_off())
     assert mistakes == []
+
+
+async def at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers before anything else can happen."""
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+def test_who_sends_no_more_gets_the_answer_that_there_is() -> None:
+    """On the loop that serves: it looks at its sockets before what was called to be done soon."""
+
+    async def ask() -> bytes:
+        config, state = uvicorn.Config(at_once, log_config=None), ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: HttpProtocol(Limits(), config, state, {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        server.close()
+        return answer
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers = [runner.run(ask()) for _ in range(20)]
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 204"] * 20

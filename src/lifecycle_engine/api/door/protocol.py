@@ -94,6 +94,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(ProblemError(503, "too_many_connections", detail, headers={"Retry-After": "1"}))
         return transport.close()
 
+    def eof_received(self) -> None:
+        """Called where the client will send no more, after which the transport closes; it may still read an answer."""
+        self._gathered.flush()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._gathered.lose()
         super().connection_lost(exc)

@@ -28,13 +28,14 @@ class Gathered(asyncio.Transport):
         if self._is_lost:
             return
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._held.append(data)
         self._bytes += len(data)
         if self._bytes > MOST:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends what is held back."""
         if self._held:
             data, self._held, self._bytes = b"".join(self._held), [], 0
             self._transport.write(data)
@@ -44,11 +45,11 @@ class Gathered(asyncio.Transport):
         self._held, self._bytes, self._is_lost = [], 0, True
 
     def write_eof(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.write_eof()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
