@@ -293,6 +293,18 @@ async def test_what_stands_around_a_body_comes_to_an_end(served: Served, trailer
     await served.is_well()
 
 
+@pytest.mark.parametrize("rest", [b"no chunk\r\n", TRAILERS["a chunk's extension that does not end"]])
+async def test_a_request_has_one_answer_whatever_follows_of_it(served: Served, rest: bytes) -> None:
+    connection = await served.connect()
+    head = b"POST /v1/touchpoints HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await connection.send(head + b"2\r\n{}\r\n")
+    assert (await connection.answer()).status == 401
+    with suppress(ConnectionError):
+        await connection.send(rest)
+        assert await connection.reader.read() == b""
+    await served.is_well()
+
+
 async def test_chunks_of_one_byte_are_a_body_like_any_other(served: Served) -> None:
     connection = await served.connect()
     touchpoint = TOUCHPOINT[:-1] + b" " * 100_000 + b"}"

@@ -309,7 +309,9 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
             if cycle.response_started or self.pipeline:
                 return self.transport.close()
-        self.transport.write(unread_request_response(error))
+        if self._waiting is not _Waiting.BODY or cycle is None or not cycle.response_complete:
+            # Else the request has its answer already, and a second one would be taken for the next one's.
+            self.transport.write(unread_request_response(error))
         # Were it closed while more is on its way here, the answer would be lost to whoever sends that.
         self.transport.write_eof()
         self._since = self.loop.time()
