@@ -293,6 +293,24 @@ async def test_what_stands_around_a_body_comes_to_an_end(served: Served, trailer
     await served.is_well()
 
 
+async def test_a_head_is_not_measured_with_the_body_before_it(installed_sqlite_url: str) -> None:
+    database = Database(installed_sqlite_url)
+    limits = LIMITS._replace(head_bytes=1000, url_bytes=1000)
+    touchpoint = TOUCHPOINT[:-1] + b" " * 10_000 + b"}"
+    request = HEAD.encode() + b"Content-Length: %d\r\n\r\n" % len(touchpoint) + touchpoint
+    async with (
+        running(Silent(lambda records: [True] * len(records)), database) as app,
+        serving(app.app, limits) as port,
+    ):
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
+        await connection.send(request + QUESTION[:10])
+        assert (await connection.answer()).status == 202
+        await connection.send(QUESTION[10:])
+        assert (await connection.answer()).status == 200
+        await connection.close()
+    await database.close()
+
+
 @pytest.mark.parametrize("rest", [b"no chunk\r\n", TRAILERS["a chunk's extension that does not end"]])
 async def test_a_request_has_one_answer_whatever_follows_of_it(served: Served, rest: bytes) -> None:
     connection = await served.connect()

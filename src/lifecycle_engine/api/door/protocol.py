@@ -73,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._head_bytes = 0
+        self._other_bytes = 0
         self._framing_bytes = 0
         self._body_bytes = 0
         self._window_since = self._since
@@ -122,18 +123,23 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._got_anything = True
         self._data = data
-        cycle, before = self.cycle if self._waiting is _Waiting.BODY else None, self._body_bytes
+        cycle, was_body, before = self.cycle, self._waiting is _Waiting.BODY, self._body_bytes
         super().data_received(data)
         self._data = b""
         if self._refusal is not None:
             return
         if self._waiting is _Waiting.HEAD:
             self._head_bytes += len(data)
+            if was_body or self.cycle is not cycle:
+                # A request that came before it ended in the same piece.
+                self._other_bytes = len(data)
             # What has not become a header yet was not counted as one: a name or a value that does not end.
             most = 2 * self._limits.head_bytes + self._limits.url_bytes
-            if error := self._head_error() or (_too_large_head() if self._head_bytes > most else None):
+            if error := self._head_error() or (
+                _too_large_head() if self._head_bytes - self._other_bytes > most else None
+            ):
                 self._refuse(error)
-        elif self._waiting is _Waiting.BODY and self.cycle is cycle:
+        elif self._waiting is _Waiting.BODY and was_body and self.cycle is cycle:
             self._framing_bytes += len(data) - (self._body_bytes - before)
             # The signs of a chunk may be some times what is in it, but neither they nor a trailer go on for ever.
             if self._framing_bytes > 2 * self._limits.head_bytes + _FRAMING * self._body_bytes:
@@ -146,7 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._waiting is not _Waiting.HEAD:
             self._wait_for(_Waiting.HEAD)
-        self._head_bytes = 0
+        self._head_bytes = self._other_bytes = 0
 
     def on_headers_complete(self) -> None:
         if error := self._head_error() or self._ambiguity():
