@@ -23,7 +23,7 @@ run: $(RUNTIME) ## serve on 127.0.0.1:8000 in one process, with SQLite (first mi
 	@exec $(PYTHON) -m lifecycle_engine serve
 
 test: $(DEVELOPMENT) ## run all tests, on SQLite and on PostgreSQL and Kafka, which it starts itself
-	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 check: check-format check-code check-types check-layers check-openapi check-diagrams check-requirements ## format, lint, types, layers, OpenAPI, AsyncAPI, diagrams, requirements
 
