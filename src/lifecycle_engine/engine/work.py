@@ -47,8 +47,8 @@ class Task(NamedTuple):
 
 class _Plan(NamedTuple):
     task: Task
-    late: Sequence[Fact]
-    ordered: Sequence[Fact]
+    late: list[Fact]
+    ordered: list[Fact]
     again: Again | None
 
 
@@ -105,9 +105,7 @@ class Work:
 
     def _planned(self, task: Task) -> _Plan:
         customer = task.customer
-        ordered = task.facts
-        if len(ordered) > 1:
-            ordered = sorted(ordered, key=lambda fact: fact.touchpoint.place)
+        ordered = sorted(task.facts, key=lambda fact: fact.touchpoint.place)
         place = customer.state.place if customer.state is not None else None if customer.is_new else END
         if task.anew:
             place = task.upto if customer.state is not None or customer.is_new else END
