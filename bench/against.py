@@ -21,7 +21,7 @@ from bench.processes import REPOSITORY, BenchError, Servers
 from bench.progress import Progress
 from bench.report import Section, microseconds, rate, ratio
 from bench.targets import Target, engine, fill, migrated, worker
-from bench.throughput import drive_target
+from bench.throughput import drive_settled, drive_target
 from bench.worker import watch
 
 WARM_UP = (Load(10_000, 100), Load(1_000))
@@ -87,11 +87,7 @@ class Against:
                     self._put(load, name, targets[name], progress)
 
     def _put(self, load: Load, name: str, target: Target, progress: Progress) -> None:
-        self._servers.settle()
-        before = self._servers.cpu_seconds()
-        figures = drive_target(name, target, load, progress)
-        after = self._servers.cpu_seconds()
-        cpu = None if before is None or after is None else (after - before) / load.touchpoints
+        figures, cpu = drive_settled(self._servers, name, target, load, progress)
         self._taken[str(load), name].append(Taken(figures.queryable_rate, cpu))
         progress.done(f"{name}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
 

@@ -79,13 +79,10 @@ class Throughput:
             for load in WARM_UP[service]:
                 drive_target(service, target, load, progress)
             for load in self._loads[service]:
-                self._servers.settle()
-                before = self._servers.cpu_seconds()
-                figures = drive_target(service, target, load, progress)
-                after = self._servers.cpu_seconds()
+                figures, cpu = drive_settled(self._servers, service, target, load, progress)
                 self._figures[service, str(load)].append(figures)
-                if before is not None and after is not None:
-                    self._cpu[service, str(load)].append((after - before) / load.touchpoints)
+                if cpu is not None:
+                    self._cpu[service, str(load)].append(cpu)
                 progress.done(f"{service}, {load}: {figures.queryable_rate:,.0f}/s to queryable")
 
     def _compared(self) -> Section:
@@ -123,6 +120,20 @@ class Throughput:
             ratio(queryable, day_one),
             microseconds(self._cpu[service, str(load)]),
         ]
+
+
+def drive_settled(
+    servers: Servers, name: str, target: Target, load: Load, progress: Progress
+) -> tuple[Figures, float | None]:
+    """Puts a load on a service once what the last one left is written out; besides, the seconds of CPU for each.
+
+    Raises BenchError if it fails or loses a touchpoint.
+    """
+    servers.settle()
+    before = servers.cpu_seconds()
+    figures = drive_target(name, target, load, progress)
+    after = servers.cpu_seconds()
+    return figures, None if before is None or after is None else (after - before) / load.touchpoints
 
 
 def drive_target(name: str, target: Target, load: Load, progress: Progress) -> Figures:
